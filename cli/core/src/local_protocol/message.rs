@@ -1,0 +1,176 @@
+//! What is asked and answered over the agent's socket.
+
+use serde::{Deserialize, Serialize};
+
+use super::{FileSpec, ReplicaView, WorkloadSpec, WorkloadView};
+use crate::item::Digest;
+use crate::ports::{Fence, LockHolder, LockRequest, TargetEvent};
+
+/// What a client asks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "request")]
+pub enum Request {
+    /// First on every connection.
+    Hello {
+        /// The client's [`PROTOCOL`](super::PROTOCOL).
+        protocol: u32,
+        /// The client's build, to tell an agent of another build.
+        build: String,
+    },
+    /// Make a workload run as described. The same spec and count again change nothing.
+    Put {
+        /// The writer's lease.
+        fence: Fence,
+        /// Digest of the item.
+        digest: Digest,
+        /// What to run.
+        spec: Box<WorkloadSpec>,
+        /// How many.
+        replicas: u32,
+    },
+    /// Stop a workload and forget it.
+    Remove {
+        /// The writer's lease.
+        fence: Fence,
+        /// Its name.
+        name: String,
+    },
+    /// Change only the count.
+    Scale {
+        /// The writer's lease.
+        fence: Fence,
+        /// Its name.
+        name: String,
+        /// How many.
+        replicas: u32,
+    },
+    /// Roll every replica; the same token again changes nothing.
+    Restart {
+        /// The writer's lease.
+        fence: Fence,
+        /// Its name.
+        name: String,
+        /// Names this restart.
+        token: String,
+    },
+    /// Write a live file of a workload, without rolling it.
+    File {
+        /// The workload.
+        name: String,
+        /// The file.
+        file: FileSpec,
+    },
+    /// Tell all workloads.
+    Observe,
+    /// Stream the workloads named (all when empty), each at once and at every change.
+    Watch {
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// Tell the replicas of one workload, or of all.
+    Replicas {
+        /// Its name.
+        name: Option<String>,
+    },
+    /// Tell what happened since then.
+    Events {
+        /// Since when.
+        since: Option<jiff::Timestamp>,
+    },
+    /// Take the lease.
+    Lock {
+        /// By whom and for how long.
+        lock: LockRequest,
+    },
+    /// Prolong the lease.
+    Renew {
+        /// The holder's fence.
+        fence: Fence,
+    },
+    /// Give the lease back.
+    Unlock {
+        /// The holder's fence.
+        fence: Fence,
+    },
+    /// Tell who holds the lease.
+    LockHolder,
+    /// End the agent. Replicas go on serving unless `stop_replicas`.
+    Shutdown {
+        /// Stop every replica and the relay too.
+        stop_replicas: bool,
+    },
+}
+
+/// What the agent answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "response")]
+pub enum Response {
+    /// To `Hello`.
+    Hello {
+        /// The agent's [`PROTOCOL`](super::PROTOCOL).
+        protocol: u32,
+        /// The agent's build.
+        build: String,
+        /// Its process.
+        pid: u32,
+    },
+    /// To a write.
+    Applied {
+        /// The workload's generation after it.
+        generation: u64,
+    },
+    /// To `Observe`.
+    Workloads {
+        /// All of them.
+        workloads: Vec<WorkloadView>,
+    },
+    /// To `Watch`, one a change.
+    Workload {
+        /// The one that changed.
+        workload: WorkloadView,
+    },
+    /// To `Replicas`.
+    Replicas {
+        /// Them.
+        replicas: Vec<ReplicaView>,
+    },
+    /// To `Events`.
+    Events {
+        /// Oldest first.
+        events: Vec<TargetEvent>,
+    },
+    /// To `Lock`.
+    Locked {
+        /// The new holder.
+        holder: LockHolder,
+    },
+    /// To `LockHolder`.
+    Holder {
+        /// Who, if anybody.
+        holder: Option<LockHolder>,
+    },
+    /// To what has no other answer.
+    Done,
+    /// To anything that failed.
+    Refused {
+        /// What sort.
+        kind: crate::ports::ErrorKind,
+        /// One sentence.
+        reason: String,
+        /// The present holder, when the lease is what is missing.
+        holder: Option<LockHolder>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_survive_the_wire() {
+        let request = Request::Scale { fence: Fence(3), name: "api".to_owned(), replicas: 2 };
+        let text = serde_json::to_string(&request).unwrap();
+        assert_eq!(text, r#"{"request":"scale","fence":3,"name":"api","replicas":2}"#);
+        assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request);
+    }
+}

@@ -1,0 +1,9 @@
+//! The engine on the simulation, in paused time.
+
+mod cancel;
+mod clocks;
+mod failures;
+mod journal;
+mod kills;
+mod rig;
+mod success;
