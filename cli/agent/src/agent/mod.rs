@@ -1,0 +1,60 @@
+//! One agent per state folder: takes requests, drives rolling updates, probes replicas.
+//!
+//! One task, `supervisor`, owns all state and handles one message at a time; probes, ended shims and client
+//! connections reach it through one channel. Two pure functions hold the rules: `rollout::decide` says which
+//! replicas come and go, `diagnose::diagnose` what to tell about it. Everything that must outlive the agent is on
+//! disk before it is acted on, so killing the agent loses nothing.
+
+mod adopt;
+mod diagnose;
+mod event_log;
+mod files;
+mod fill;
+mod lease;
+mod ports;
+mod probe;
+mod relay_keeper;
+mod replica;
+mod requests;
+mod rollout;
+mod runs;
+mod server;
+mod shims;
+mod supervisor;
+mod view;
+mod workload;
+
+use std::path::PathBuf;
+
+use mlctl_core::local_protocol::Layout;
+
+use crate::{AgentError, disk, runtime};
+
+/// What an agent is started with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The state folder, absolute.
+    pub folder: PathBuf,
+    /// The folder of the sockets.
+    pub runtime: PathBuf,
+    /// The build, told to clients: one of another build asks this agent to make way.
+    pub build: String,
+}
+
+/// Serves as the agent of a folder until asked to end. Replicas go on without it.
+///
+/// # Errors
+/// Another agent has the folder ([`AgentError::Held`]), or its files or sockets cannot be used.
+pub fn run(settings: Settings) -> Result<(), AgentError> {
+    let layout = Layout::new(&settings.folder);
+    disk::make_private_folder(layout.root())?;
+    let lock = disk::lock(&layout.agent_lock())?;
+    runtime::prepare(&settings.runtime)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(AgentError::process("start", "the agent's runtime"))?;
+    let result = runtime.block_on(server::serve(settings, layout));
+    drop(lock);
+    result
+}

@@ -1,0 +1,268 @@
+//! What clients ask, carried out.
+
+use jiff::Timestamp;
+use mlctl_core::item::Digest;
+use mlctl_core::local_protocol::{EnvSource, PROTOCOL, Request, Response, WorkloadSpec};
+use mlctl_core::ports::{ErrorKind, Fence, LockRequest};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::lease::Refusal;
+use super::replica::State;
+use super::supervisor::Supervisor;
+use super::workload::Workload;
+use crate::record::WorkloadRecord;
+use crate::{AgentError, disk};
+
+impl From<Refusal> for Response {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused { kind: refusal.kind, reason: refusal.reason, holder: refusal.holder.map(|h| *h) }
+    }
+}
+
+impl From<AgentError> for Refusal {
+    /// The agent cannot write its own folder: nothing a client can do differently, but it may pass.
+    fn from(error: AgentError) -> Self {
+        let reason = match &error {
+            AgentError::File { source, .. } => format!("{error}: {source}"),
+            other => other.to_string(),
+        };
+        Self { kind: ErrorKind::Unavailable, reason, holder: None }
+    }
+}
+
+pub(super) fn refusal(kind: ErrorKind, reason: impl Into<String>) -> Refusal {
+    Refusal { kind, reason: reason.into(), holder: None }
+}
+
+impl Supervisor {
+    /// Answers one request; a client that has gone is no matter.
+    pub(super) fn answer(&mut self, request: Request, reply: oneshot::Sender<Response>) {
+        let response = match request {
+            Request::Shutdown { .. } => {
+                self.begin_stop(reply);
+                return;
+            }
+            other => self.carry_out(other).unwrap_or_else(Response::from),
+        };
+        let _ = reply.send(response);
+    }
+
+    fn carry_out(&mut self, request: Request) -> Result<Response, Refusal> {
+        let now = Timestamp::now();
+        Ok(match request {
+            Request::Hello { .. } => {
+                Response::Hello { protocol: PROTOCOL, build: self.build.clone(), pid: std::process::id() }
+            }
+            Request::Put { fence, digest, spec, replicas } => {
+                self.lease.check(fence, now)?;
+                applied(self.put(*spec, digest, replicas)?)
+            }
+            Request::Remove { fence, name } => {
+                applied(self.change(fence, &name, true, |r| r.removed = true)?)
+            }
+            Request::Scale { fence, name, replicas } => {
+                applied(self.change(fence, &name, false, |r| r.replicas = replicas)?)
+            }
+            Request::Restart { fence, name, token } => {
+                applied(self.change(fence, &name, false, |r| r.restart = Some(token))?)
+            }
+            Request::File { name, file } => {
+                self.put_file(&name, file)?;
+                Response::Done
+            }
+            Request::Observe => {
+                let views = self.workload_views(Instant::now());
+                Response::Workloads { workloads: views.into_values().collect() }
+            }
+            Request::Replicas { name } => {
+                Response::Replicas { replicas: self.replica_views(name.as_deref()) }
+            }
+            Request::Events { since } => Response::Events { events: self.events.since(since) },
+            Request::Lock { lock } => {
+                let holder = self.with_lease(|lease, is_dead| lease.take(&lock, now, is_dead))?;
+                Response::Locked { holder }
+            }
+            Request::Renew { fence } => {
+                self.with_lease(|lease, _| lease.renew(fence, now))?;
+                Response::Done
+            }
+            Request::Unlock { fence } => {
+                self.with_lease(|lease, _| Ok(lease.release(fence)))?;
+                Response::Done
+            }
+            Request::LockHolder => {
+                let host = self.host.clone();
+                let holder = self.lease.holder(now, |request| Self::is_dead(&host, request));
+                Response::Holder { holder: holder.cloned() }
+            }
+            Request::Watch { .. } | Request::Shutdown { .. } => {
+                return Err(refusal(ErrorKind::Invalid, "this request has a way of its own"));
+            }
+        })
+    }
+
+    /// Changes the lease, on disk first: a fence that was given must never be given again.
+    fn with_lease<T>(
+        &mut self,
+        change: impl FnOnce(&mut super::lease::LeaseBook, &dyn Fn(&LockRequest) -> bool) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let host = self.host.clone();
+        let mut lease = self.lease.clone();
+        let result = change(&mut lease, &|request| Self::is_dead(&host, request))?;
+        if lease != self.lease {
+            disk::write_json(&self.layout.lease(), &lease, disk::Durability::Power)?;
+            self.lease = lease;
+        }
+        Ok(result)
+    }
+
+    fn put(&mut self, mut spec: WorkloadSpec, digest: Digest, replicas: u32) -> Result<u64, Refusal> {
+        self.check_spec(&spec)?;
+        let now = Timestamp::now();
+        for file in &mut spec.files {
+            file.advance(now);
+        }
+        let name = spec.name.clone();
+        let before = self.workloads.get(&name);
+        let last = before.map(|w| w.record.generation).or_else(|| self.retired.get(&name).copied());
+        if let Some(workload) = before {
+            let known = &workload.record;
+            if known.spec == spec && known.digest == digest && known.replicas == replicas && !known.removed {
+                return Ok(known.generation);
+            }
+        }
+        for file in &spec.files {
+            self.write_file(&name, file)?;
+        }
+        let record = WorkloadRecord {
+            generation: last.unwrap_or_default() + 1,
+            restart: before.and_then(|w| w.record.restart.clone()),
+            removed: false,
+            spec,
+            digest,
+            replicas,
+        };
+        let generation = record.generation;
+        match self.workloads.get_mut(&name) {
+            Some(workload) => workload.change(&self.layout, record)?,
+            None => {
+                let workload = Workload::create(&self.layout, record)?;
+                self.workloads.insert(name.clone(), workload);
+            }
+        }
+        self.events.note(&name, None, "put", format!("generation {generation}, {replicas} replicas"));
+        Ok(generation)
+    }
+
+    /// Refuses what could never run, before anything has changed.
+    fn check_spec(&self, spec: &WorkloadSpec) -> Result<(), Refusal> {
+        let name = &spec.name;
+        let invalid = |reason: String| Err(refusal(ErrorKind::Invalid, reason));
+        if !is_plain(name) {
+            return invalid(format!(
+                "{name:?} is no name: letters, digits, dots, dashes and underscores only"
+            ));
+        }
+        if spec.argv.is_empty() {
+            return invalid(format!("{name} has no program to run"));
+        }
+        if spec.update.surge == 0 && spec.update.unavailable == 0 {
+            return invalid(format!(
+                "{name}: surge and unavailable are both 0, so nothing could ever be replaced"
+            ));
+        }
+        if let Some(file) = spec.files.iter().find(|f| !is_plain(&f.name)) {
+            return invalid(format!("{name}: {:?} is no file name", file.name));
+        }
+        if let Some(artifact) = &spec.artifact {
+            let path = self.layout.artifact(artifact);
+            if !is_plain(&artifact.file) || !path.exists() {
+                return invalid(format!(
+                    "artifact_missing: {name} runs {}, which is not there",
+                    path.display()
+                ));
+            }
+        }
+        let secrets = spec.env.values().filter_map(|source| match source {
+            EnvSource::SecretFile(secret) | EnvSource::SecretValue(secret) => Some(secret),
+            EnvSource::Text(_) => None,
+        });
+        for secret in secrets {
+            if !is_plain(secret) || !self.layout.secret_value(secret).exists() {
+                return invalid(format!("{name} needs secret {secret}, which has no value on this target"));
+            }
+        }
+        if let Some(port) = spec.port {
+            let other = self
+                .workloads
+                .iter()
+                .find(|(other, w)| *other != name && !w.record.removed && w.record.spec.port == Some(port));
+            if let Some((other, _)) = other {
+                return invalid(format!("{name} and {other} both want port {port}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes one thing of a workload; changing it to what it is changes nothing.
+    fn change(
+        &mut self,
+        fence: Fence,
+        name: &str,
+        absent_is_fine: bool,
+        change: impl FnOnce(&mut WorkloadRecord),
+    ) -> Result<u64, Refusal> {
+        self.lease.check(fence, Timestamp::now())?;
+        let Some(workload) = self.workloads.get_mut(name).filter(|w| absent_is_fine || !w.record.removed)
+        else {
+            if absent_is_fine {
+                return Ok(self.retired.get(name).copied().unwrap_or_default());
+            }
+            return Err(refusal(ErrorKind::NotFound, format!("there is no workload {name}")));
+        };
+        let mut record = workload.record.clone();
+        change(&mut record);
+        if record != workload.record {
+            record.generation += 1;
+            workload.change(&self.layout, record)?;
+        }
+        Ok(workload.record.generation)
+    }
+
+    /// Begins to end everything. What was asked stays on disk: the next agent of this folder starts it again.
+    fn begin_stop(&mut self, reply: oneshot::Sender<Response>) {
+        self.stopping.push(reply);
+        for replica in self.replicas.values_mut() {
+            match replica.state {
+                State::BackOff { .. } => replica.leave(),
+                _ => replica.stop(),
+            }
+        }
+    }
+}
+
+const fn applied(generation: u64) -> Response {
+    Response::Applied { generation }
+}
+
+/// Says whether a name may be part of a path: nothing in it leads elsewhere.
+pub(super) fn is_plain(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    !name.is_empty() && !name.starts_with('.') && name.len() <= 128 && name.chars().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_plain;
+
+    #[test]
+    fn names_lead_nowhere() {
+        for good in ["api", "api-two", "a_b.c", "9"] {
+            assert!(is_plain(good), "{good}");
+        }
+        for bad in ["", ".", "..", "../x", "a/b", ".hidden", "a b", "é", "a\0"] {
+            assert!(!is_plain(bad), "{bad:?}");
+        }
+    }
+}

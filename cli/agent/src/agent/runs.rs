@@ -1,0 +1,192 @@
+//! The runs of replicas: their starts, their news, their ends.
+
+use std::collections::BTreeSet;
+
+use super::probe::{self, Report};
+use super::replica::{Replica, State};
+use super::supervisor::{Message, Supervisor};
+use crate::process::kill_orphans;
+use crate::record::{ExitRecord, Intent, ReplicaFolder, ShimStatus};
+use crate::{AgentError, disk};
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+impl Supervisor {
+    pub(super) fn take_report(&mut self, name: &str, run: u64, report: Report) {
+        let Some(replica) = self.replicas.get_mut(name).filter(|r| r.run == run && r.state == State::Running)
+        else {
+            return;
+        };
+        let service = replica.record.service.clone();
+        match report {
+            Report::Ready => {
+                // An adopted replica counts as ready since before.
+                replica.ready_at.get_or_insert_with(Instant::now);
+                replica.answer = None;
+                replica.since = Timestamp::now();
+                self.events.note(&service, Some(name), "ready", "answers its readiness probe");
+            }
+            Report::NotReady(answer) => {
+                if replica.ready_at.take().is_some() {
+                    replica.since = Timestamp::now();
+                    self.events.note(&service, Some(name), "not_ready", answer.clone());
+                }
+                replica.answer = Some(answer);
+            }
+            Report::Sick(answer) => {
+                self.events.note(&service, Some(name), "unhealthy", format!("{answer}; it is started again"));
+                replica.record.sick = Some(answer);
+                replica.signal_end();
+            }
+        }
+    }
+
+    pub(super) fn take_end(&mut self, name: &str, run: u64) {
+        let Some(replica) = self.replicas.get_mut(name).filter(|r| r.run == run) else { return };
+        let ours = replica.shim;
+        if let Some(status) = running(&replica.folder).filter(|status| Some(status.shim) != ours) {
+            // A shim of an earlier agent held the folder; ours was refused and ended.
+            take_over(replica, &status, &self.tell);
+            return;
+        }
+        let exit = end_of_run(&replica.folder);
+        let words = exit.words();
+        let reason = match replica.record.intent {
+            Intent::Run if exit.oom => "oom",
+            Intent::Run => "exited",
+            _ => "stopped",
+        };
+        let service = replica.record.service.clone();
+        replica.ended(exit);
+        self.events.note(&service, Some(name), reason, words);
+    }
+
+    /// Starts what is due, follows what has started, kills what does not end.
+    pub(super) fn follow_runs(&mut self, now: Instant) {
+        let names: Vec<String> = self.replicas.keys().cloned().collect();
+        for name in names {
+            let Some(replica) = self.replicas.get_mut(&name) else { continue };
+            if replica.state == State::Running && replica.note_health(now) {
+                let service = replica.record.service.clone();
+                self.events.note(&service, Some(&name), "available", "stayed ready");
+            }
+            match replica.state {
+                State::Starting if replica.shim.is_some() => {
+                    if let Some(status) = replica.has_started() {
+                        let service = replica.record.service.clone();
+                        let text = match (replica.record.port, status.approximate) {
+                            (_, Some(note)) => format!("process {}; {note}", status.program.pid),
+                            (Some(port), None) => format!("process {} on port {port}", status.program.pid),
+                            (None, None) => format!("process {}", status.program.pid),
+                        };
+                        replica.prober = Some(probe_of(replica, &self.tell, false));
+                        self.events.note(&service, Some(&name), "started", text);
+                    }
+                }
+                State::BackOff { until } if until <= now && self.stopping.is_empty() => {
+                    replica.record.restarts += 1;
+                    replica.record.restarts_in_row += 1;
+                    replica.record.sick = None;
+                    self.start(&name);
+                }
+                State::Stopping { deadline } if deadline <= now => replica.kill(),
+                _ => {}
+            }
+        }
+    }
+
+    /// Starts a run of a replica.
+    pub(super) fn start(&mut self, name: &str) {
+        let taken = self.ports();
+        let relay = self.relay.socket().to_owned();
+        let Some(replica) = self.replicas.get_mut(name) else { return };
+        if let Some(status) = running(&replica.folder) {
+            // An earlier agent had started it and died before its shim could tell: it must not be started twice.
+            take_over(replica, &status, &self.tell);
+            return;
+        }
+        match replica.start(&self.layout, &relay, &taken) {
+            Ok(mut child) => {
+                let (tell, name, run) = (self.tell.clone(), name.to_owned(), replica.run);
+                tokio::spawn(async move {
+                    let _ = child.wait().await;
+                    let _ = tell.send(Message::ShimEnded { replica: name, run }).await;
+                });
+            }
+            Err(error) => {
+                let reason = match &error {
+                    AgentError::File { source, .. } | AgentError::Process { source, .. } => {
+                        format!("{error}: {source}")
+                    }
+                    other => other.to_string(),
+                };
+                let service = replica.record.service.clone();
+                replica.ended(ExitRecord {
+                    code: None,
+                    signal: None,
+                    oom: false,
+                    exec_error: Some(reason.clone()),
+                    at: Timestamp::now(),
+                    ran_ms: 0,
+                });
+                self.events.note(&service, Some(name), "not_started", reason);
+            }
+        }
+    }
+
+    /// Ports that are promised to a replica or a service.
+    pub(super) fn ports(&self) -> BTreeSet<u16> {
+        let stable = self.workloads.values().filter_map(|w| w.record.spec.port);
+        let own = self.replicas.values().flat_map(|r| [r.record.port, r.record.metrics_port]).flatten();
+        stable.chain(own).collect()
+    }
+}
+
+/// Returns who runs in a folder now.
+pub(super) fn running(folder: &ReplicaFolder) -> Option<ShimStatus> {
+    let status: Option<ShimStatus> = disk::read_volatile(&folder.status()).ok().flatten();
+    status.filter(|status| status.shim.is_alive())
+}
+
+/// Goes on with a run that another agent has begun.
+pub(super) fn take_over(replica: &mut Replica, status: &ShimStatus, tell: &mpsc::Sender<Message>) {
+    replica.adopt(status);
+    let (ended, name, run, shim) = (tell.clone(), replica.name.clone(), replica.run, status.shim);
+    tokio::spawn(async move {
+        shim.ended().await;
+        let _ = ended.send(Message::ShimEnded { replica: name, run }).await;
+    });
+    if replica.state == State::Running {
+        replica.prober = Some(probe_of(replica, tell, replica.record.proven));
+    }
+}
+
+/// Begins to probe a replica.
+pub(super) fn probe_of(
+    replica: &Replica,
+    tell: &mpsc::Sender<Message>,
+    started: bool,
+) -> tokio::task::AbortHandle {
+    let (tell, name, run) = (tell.clone(), replica.name.clone(), replica.run);
+    let (health, port) = (replica.record.spec.health.clone(), replica.probe_port());
+    let report = move |report| {
+        let (tell, replica) = (tell.clone(), name.clone());
+        async move {
+            let _ = tell.send(Message::Report { replica, run, report }).await;
+        }
+    };
+    tokio::spawn(probe::watch(health, port, started, report)).abort_handle()
+}
+
+/// Reads how a run ended. A shim that was killed has left no word, and perhaps processes that its program started.
+pub(super) fn end_of_run(folder: &ReplicaFolder) -> ExitRecord {
+    if let Some(exit) = disk::read_volatile(&folder.exit()).ok().flatten() {
+        return exit;
+    }
+    let status: Option<ShimStatus> = disk::read_volatile(&folder.status()).ok().flatten();
+    if let Some(status) = status.filter(|status| !status.shim.is_alive()) {
+        kill_orphans(status.shim, status.program);
+    }
+    ExitRecord { code: None, signal: None, oom: false, exec_error: None, at: Timestamp::now(), ran_ms: 0 }
+}

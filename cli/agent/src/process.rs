@@ -1,0 +1,209 @@
+//! Processes, known by pid and start time: a pid alone is reused, a zombie is dead.
+
+use std::fs;
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+use tokio::io::unix::AsyncFd;
+
+/// Clock ticks in a second, as `/proc` counts them: a constant of Linux' user interface on every architecture we build.
+const TICKS_PER_SECOND: u64 = 100;
+/// One process of this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// When it started, in clock ticks since boot.
+    pub start: u64,
+}
+
+/// What a process has used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Usage {
+    /// Processor time since its start, in milliseconds.
+    pub(crate) cpu_ms: u64,
+    /// Resident memory in bytes.
+    pub(crate) memory_bytes: u64,
+}
+
+impl Process {
+    /// Returns the living process of that number; none when there is none, or a zombie.
+    #[must_use]
+    pub fn find(pid: u32) -> Option<Self> {
+        let stat = Stat::read(pid)?;
+        (!stat.is_dead()).then_some(Self { pid, start: stat.start })
+    }
+
+    /// Returns a child that was not waited for yet, ended or not.
+    pub(crate) fn of_child(pid: u32) -> Self {
+        Self { pid, start: Stat::read(pid).map_or(0, |stat| stat.start) }
+    }
+
+    /// Returns this process.
+    #[must_use]
+    pub fn own() -> Self {
+        let pid = std::process::id();
+        Self::find(pid).unwrap_or(Self { pid, start: 0 })
+    }
+
+    /// Says whether it still runs.
+    #[must_use]
+    pub fn is_alive(self) -> bool {
+        Self::find(self.pid) == Some(self)
+    }
+
+    /// Sends a signal; says whether it was there to take it.
+    ///
+    /// The descriptor is opened before the identity is checked, so the signal cannot hit a process that got the
+    /// number in between.
+    pub(crate) fn signal(self, signal: Signal) -> bool {
+        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return false };
+        let Ok(descriptor) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
+        self.is_alive() && pidfd_send_signal(&descriptor, signal).is_ok()
+    }
+
+    /// Waits until it has ended, whoever its parent is.
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe; what makes `new` unsound, a lying AsRawFd, OwnedFd is not"
+    )]
+    pub(crate) async fn ended(self) {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        let descriptor = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::NONBLOCK).ok());
+        if let Some(descriptor) = descriptor.and_then(|d| AsyncFd::new(d).ok())
+            && self.is_alive()
+        {
+            // Readable means ended, and stays so.
+            let _ = descriptor.readable().await;
+            return;
+        }
+        // A kernel without process descriptors.
+        while self.is_alive() {
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Returns what it has used so far; none once it has ended.
+    pub(crate) fn usage(self) -> Option<Usage> {
+        let stat = Stat::read(self.pid)?;
+        (stat.start == self.start && !stat.is_dead()).then_some(Usage {
+            cpu_ms: stat.cpu_ticks * 1000 / TICKS_PER_SECOND,
+            memory_bytes: stat.resident_bytes(),
+        })
+    }
+}
+
+/// Returns the resident memory of all processes of a group, in bytes.
+pub(crate) fn group_memory(group: u32) -> u64 {
+    all().filter(|(_, stat)| stat.group == group).map(|(_, stat)| stat.resident_bytes()).sum()
+}
+
+/// Kills what is left of a program's group after its shim was killed: the program itself dies with its shim, processes
+/// that it started do not. Group and session together are nobody else's: each is the number of a process that made it.
+pub(crate) fn kill_orphans(shim: Process, program: Process) {
+    for (pid, stat) in all().filter(|(_, stat)| stat.group == program.pid && stat.session == shim.pid) {
+        // One that has ended meanwhile is what was wanted.
+        let _ = Process { pid, start: stat.start }.signal(Signal::KILL);
+    }
+}
+
+/// Returns all processes of the machine that can be seen.
+fn all() -> impl Iterator<Item = (u32, Stat)> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        Some((pid, Stat::read(pid)?))
+    })
+}
+
+/// The fields of `/proc/PID/stat` that we read; see proc_pid_stat(5).
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    state: char,
+    group: u32,
+    session: u32,
+    cpu_ticks: u64,
+    start: u64,
+    resident_pages: u64,
+}
+
+impl Stat {
+    fn read(pid: u32) -> Option<Self> {
+        Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// The second field is the program's name in parentheses and may hold spaces and parentheses itself.
+    fn parse(text: &str) -> Option<Self> {
+        let fields: Vec<&str> = text.get(text.rfind(')')? + 1..)?.split_whitespace().collect();
+        let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
+        Some(Self {
+            state: fields.first()?.chars().next()?,
+            group: u32::try_from(number(2)?).ok()?,
+            session: u32::try_from(number(3)?).ok()?,
+            cpu_ticks: number(11)? + number(12)?,
+            start: number(19)?,
+            resident_pages: number(21)?,
+        })
+    }
+
+    fn resident_bytes(&self) -> u64 {
+        self.resident_pages * rustix::param::page_size() as u64
+    }
+
+    const fn is_dead(&self) -> bool {
+        matches!(self.state, 'Z' | 'X' | 'x')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stat_line_is_read_whatever_the_program_is_called() {
+        let tail =
+            "S 1 4242 4243 0 -1 4194560 100 0 0 0 7 3 0 0 20 0 1 0 987654 1000000 250 18446744073709551615";
+        for name in ["app", "my app", "a) S (b", ""] {
+            let stat = Stat::parse(&format!("4242 ({name}) {tail}")).unwrap();
+            let expected = Stat {
+                state: 'S',
+                group: 4242,
+                session: 4243,
+                cpu_ticks: 10,
+                start: 987_654,
+                resident_pages: 250,
+            };
+            assert_eq!(stat, expected, "{name}");
+        }
+        assert_eq!(Stat::parse("4242 (app"), None);
+        assert_eq!(Stat::parse("4242 (app) S 1"), None);
+    }
+
+    #[test]
+    fn a_zombie_and_a_reused_pid_are_dead() {
+        let own = Process::own();
+        assert!(own.is_alive());
+        assert!(!Process { start: own.start + 1, ..own }.is_alive());
+        assert!(!Process { start: own.start + 1, ..own }.signal(Signal::KILL));
+
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id();
+        // Not waited for yet: it becomes a zombie and stays one.
+        while Process::find(pid).is_some() {
+            std::thread::yield_now();
+        }
+        assert!(std::path::Path::new(&format!("/proc/{pid}")).exists());
+        child.wait().unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_process_is_seen_without_being_its_parent() {
+        let mut child = tokio::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let process = Process::find(child.id().unwrap()).unwrap();
+        assert!(process.usage().is_some());
+        assert!(process.signal(Signal::KILL));
+        process.ended().await;
+        child.wait().await.unwrap();
+        assert!(!process.is_alive());
+    }
+}

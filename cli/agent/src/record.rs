@@ -1,0 +1,225 @@
+//! What the processes of the local target leave for each other in the state folder.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use mlctl_core::item::Digest;
+use mlctl_core::local_protocol::{EnvSource, Limits, WorkloadSpec};
+use serde::{Deserialize, Serialize};
+
+use crate::process::Process;
+
+/// Files in a replica's folder.
+#[derive(Debug, Clone)]
+pub(crate) struct ReplicaFolder(pub(crate) PathBuf);
+
+impl ReplicaFolder {
+    /// The agent's own record of the replica ([`ReplicaRecord`]).
+    pub(crate) fn record(&self) -> PathBuf {
+        self.0.join("replica.json")
+    }
+    /// What the shim is to run ([`ShimSpec`]).
+    pub(crate) fn shim_spec(&self) -> PathBuf {
+        self.0.join("shim.json")
+    }
+    /// Held by the shim for as long as it lives.
+    pub(crate) fn shim_lock(&self) -> PathBuf {
+        self.0.join("shim.lock")
+    }
+    /// What the shim itself has to say.
+    pub(crate) fn shim_log(&self) -> PathBuf {
+        self.0.join("shim.log")
+    }
+    /// Who runs ([`ShimStatus`]).
+    pub(crate) fn status(&self) -> PathBuf {
+        self.0.join("status.json")
+    }
+    /// How it ended ([`ExitRecord`]).
+    pub(crate) fn exit(&self) -> PathBuf {
+        self.0.join("exit.json")
+    }
+    /// Why the program could not be started at all; written in place of starting it.
+    pub(crate) fn exec_error(&self) -> PathBuf {
+        self.0.join("exec-error")
+    }
+    /// The working directory when none was asked for.
+    pub(crate) fn work(&self) -> PathBuf {
+        self.0.join("work")
+    }
+    /// The folder itself.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+/// What a shim is to run. Holds names of secrets, never their values.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ShimSpec {
+    /// Program and arguments, nothing left to fill in.
+    pub(crate) argv: Vec<String>,
+    /// Variables, complete; texts with nothing left to fill in.
+    pub(crate) env: BTreeMap<String, EnvSource>,
+    /// The working directory.
+    pub(crate) directory: PathBuf,
+    /// The state folder, where the secrets are.
+    pub(crate) root: PathBuf,
+    /// The most it may use.
+    pub(crate) limits: Limits,
+    /// The stop signal, without `SIG`.
+    pub(crate) stop_signal: String,
+    /// From the stop signal to SIGKILL, in milliseconds.
+    pub(crate) grace_ms: u64,
+    /// The listening socket to pass as descriptor 3.
+    pub(crate) passed: Option<PassedSocket>,
+}
+
+/// Where to fetch a listening socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PassedSocket {
+    /// The relay's control socket.
+    pub(crate) relay: PathBuf,
+    /// The service it belongs to.
+    pub(crate) service: String,
+}
+
+/// A replica that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ShimStatus {
+    /// The shim.
+    pub(crate) shim: Process,
+    /// The program.
+    pub(crate) program: Process,
+    /// Since when.
+    pub(crate) started_at: Timestamp,
+    /// What of its limits is not enforced by the kernel, in words; none when all is.
+    #[serde(default)]
+    pub(crate) approximate: Option<String>,
+}
+
+/// How a run of a replica ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ExitRecord {
+    /// Its exit code.
+    pub(crate) code: Option<i32>,
+    /// The signal that ended it.
+    pub(crate) signal: Option<i32>,
+    /// True when it was killed for its memory.
+    pub(crate) oom: bool,
+    /// Why it could not be started at all.
+    pub(crate) exec_error: Option<String>,
+    /// When.
+    pub(crate) at: Timestamp,
+    /// How long it ran, in milliseconds.
+    pub(crate) ran_ms: u64,
+}
+
+impl ExitRecord {
+    /// Returns how people read it: `exit code 3`, `signal 9 (SIGKILL)`, `killed for its memory`.
+    pub(crate) fn words(&self) -> String {
+        if let Some(reason) = &self.exec_error {
+            return reason.clone();
+        }
+        if self.oom {
+            return "killed for its memory".to_owned();
+        }
+        match (self.code, self.signal) {
+            (Some(code), _) => format!("exit code {code}"),
+            (None, Some(signal)) => match nix::sys::signal::Signal::try_from(signal) {
+                Ok(name) => format!("signal {signal} ({name})"),
+                Err(_) => format!("signal {signal}"),
+            },
+            (None, None) => "unknown end (its shim died)".to_owned(),
+        }
+    }
+}
+
+/// Whether the agent wants a replica to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Intent {
+    /// It runs, and is started again when it ends.
+    Run,
+    /// It is on its way out.
+    Stop,
+    /// It has ended for good; its folder is kept for its logs.
+    Ended,
+}
+
+/// A replica as the agent keeps it across its own death.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ReplicaRecord {
+    /// The workload.
+    pub(crate) service: String,
+    /// The revision it runs.
+    pub(crate) revision: Revision,
+    /// What it runs.
+    pub(crate) spec: WorkloadSpec,
+    /// Its own port.
+    pub(crate) port: Option<u16>,
+    /// Its metrics port.
+    pub(crate) metrics_port: Option<u16>,
+    /// How often it was started again.
+    pub(crate) restarts: u32,
+    /// When it was made.
+    pub(crate) created_at: Timestamp,
+    /// What is wanted of it.
+    pub(crate) intent: Intent,
+    /// How often in a row, without a minute of health in between.
+    #[serde(default)]
+    pub(crate) restarts_in_row: u32,
+    /// True once it stayed ready for long enough.
+    #[serde(default)]
+    pub(crate) proven: bool,
+    /// How its last run ended.
+    #[serde(default)]
+    pub(crate) last_exit: Option<ExitRecord>,
+    /// Why the agent ended its last run, when it did.
+    #[serde(default)]
+    pub(crate) sick: Option<String>,
+    /// True from the end of a run until the replica is available again.
+    #[serde(default)]
+    pub(crate) failing: bool,
+}
+
+/// What tells replicas apart in a rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Revision {
+    /// Digest of the spec, live files left out.
+    pub(crate) digest: Digest,
+    /// The last restart asked for.
+    pub(crate) restart: Option<String>,
+}
+
+/// What was last asked of a workload.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct WorkloadRecord {
+    /// What to run.
+    pub(crate) spec: WorkloadSpec,
+    /// Digest of the item it was put as.
+    pub(crate) digest: Digest,
+    /// How many.
+    pub(crate) replicas: u32,
+    /// Counts the writes.
+    pub(crate) generation: u64,
+    /// The last restart asked for.
+    #[serde(default)]
+    pub(crate) restart: Option<String>,
+    /// True while it is being removed.
+    #[serde(default)]
+    pub(crate) removed: bool,
+}
+
+impl WorkloadRecord {
+    /// Returns the revision its replicas should be of. A live file is re-read by the program itself, so its content
+    /// makes no revision; its name does.
+    pub(crate) fn revision(&self) -> Revision {
+        let mut spec = self.spec.clone();
+        for file in spec.files.iter_mut().filter(|f| f.live) {
+            file.content.clear();
+            file.later.clear();
+        }
+        let value = serde_json::to_value(&spec).unwrap_or_default();
+        Revision { digest: Digest::of_json(&value), restart: self.restart.clone() }
+    }
+}

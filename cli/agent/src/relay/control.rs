@@ -1,0 +1,190 @@
+//! The relay's control socket, both ends.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
+use serde::Serialize;
+use tokio::io::{AsyncWriteExt as _, Interest};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::table::Table;
+use super::{RELAY_PROTOCOL, RelayRequest, RelayResponse};
+use crate::{AgentError, disk, line};
+
+/// For one question to the relay; it answers from memory.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
+/// The longest message either way: a table with all replicas of a machine is far below.
+const MESSAGE_BYTES: usize = 4 << 20;
+/// What is read of it at once.
+const READ_BYTES: usize = 16 << 10;
+/// Between two tries to reach a relay that is just starting.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// Takes questions until SIGTERM.
+pub(super) async fn serve(socket: &Path) -> Result<(), AgentError> {
+    disk::remove(socket)?;
+    let listener = UnixListener::bind(socket).map_err(AgentError::file("listen on", socket))?;
+    let mut terminate =
+        signal(SignalKind::terminate()).map_err(AgentError::process("watch the signals of", "the relay"))?;
+    let table = Arc::new(Table::default());
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return disk::remove(socket),
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    tokio::spawn(converse(stream, Arc::clone(&table)));
+                }
+                // Out of descriptors, most likely: some will be given back.
+                Err(_) => sleep(RETRY).await,
+            },
+        }
+    }
+}
+
+async fn converse(mut stream: UnixStream, table: Arc<Table>) {
+    // One question a connection: no answer's descriptor can be taken for another's.
+    let Ok((question, socket)) = receive(&stream).await else { return };
+    let answer = match serde_json::from_str(&question) {
+        Ok(RelayRequest::Hello) => RelayResponse::Hello { protocol: RELAY_PROTOCOL },
+        Ok(RelayRequest::Table { fronts }) => RelayResponse::Table { failed: table.set(fronts).await },
+        Ok(RelayRequest::Open) => RelayResponse::Open { open: table.open() },
+        Ok(RelayRequest::Hand { service }) => match table.passed_socket(&service) {
+            Ok(socket) => {
+                let _ = send(&stream, &RelayResponse::Handed, &socket).await;
+                return;
+            }
+            Err(reason) => RelayResponse::Refused { reason },
+        },
+        Ok(RelayRequest::Take { service, port }) => match table.take(service, port, socket) {
+            Ok(()) => RelayResponse::Handed,
+            Err(reason) => RelayResponse::Refused { reason },
+        },
+        Err(error) => RelayResponse::Refused { reason: format!("not a request: {error}") },
+    };
+    // The asker may have gone; the table is set all the same.
+    let Ok(answer) = line::encode(&answer) else { return };
+    let _ = stream.write_all(&answer).await;
+}
+
+/// Sends a short message with a descriptor beside it.
+async fn send<T: Serialize>(stream: &UnixStream, message: &T, socket: &OwnedFd) -> io::Result<()> {
+    let text = line::encode(message)?;
+    stream
+        .async_io(Interest::WRITABLE, || {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            let descriptors = [socket.as_fd()];
+            if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+                return Err(io::ErrorKind::OutOfMemory.into());
+            }
+            sendmsg(stream, &[IoSlice::new(&text)], &mut ancillary, SendFlags::NOSIGNAL)?;
+            Ok(())
+        })
+        .await
+}
+
+/// Receives the one line that the other side sends, and the descriptor beside it if one came along.
+async fn receive(stream: &UnixStream) -> io::Result<(String, Option<OwnedFd>)> {
+    let (mut text, mut socket) = (Vec::new(), None);
+    let mut buffer = vec![0; READ_BYTES];
+    while !text.ends_with(b"\n") {
+        let read = stream
+            .async_io(Interest::READABLE, || {
+                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+                let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+                let into = &mut [IoSliceMut::new(&mut buffer)];
+                let received = recvmsg(stream, into, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+                let passed = ancillary.drain().find_map(|message| match message {
+                    RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+                    _ => None,
+                });
+                socket = passed.or(socket.take());
+                Ok(received.bytes)
+            })
+            .await?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if text.len() + read > MESSAGE_BYTES {
+            let reason = format!("a message is longer than {MESSAGE_BYTES} bytes");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        }
+        text.extend_from_slice(&buffer[..read]);
+    }
+    let text = String::from_utf8(text).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+    Ok((text, socket))
+}
+
+/// Asks the relay one question.
+pub(crate) async fn ask(socket: &Path, request: &RelayRequest) -> Result<RelayResponse, AgentError> {
+    exchange(socket, request, None).await.map(|(response, _)| response)
+}
+
+/// Gives the relay a listening socket that an earlier relay had bound.
+pub(crate) async fn give_socket(
+    relay: &Path,
+    service: &str,
+    port: u16,
+    listener: &OwnedFd,
+) -> Result<(), AgentError> {
+    let request = RelayRequest::Take { service: service.to_owned(), port };
+    exchange(relay, &request, Some(listener)).await.map(drop)
+}
+
+/// Fetches the listening socket of a service.
+pub(crate) async fn fetch_socket(relay: &Path, service: &str) -> Result<OwnedFd, AgentError> {
+    let request = RelayRequest::Hand { service: service.to_owned() };
+    let (_, listener) = exchange(relay, &request, None).await?;
+    let reason = || "no descriptor came with the answer".to_owned();
+    listener.ok_or_else(|| AgentError::Relay { operation: "hand over a socket", reason: reason() })
+}
+
+/// Fetches the listening socket of a service; tries again for `patience`, because relay and shim may start together.
+pub(crate) async fn await_socket(
+    relay: &Path,
+    service: &str,
+    patience: Duration,
+) -> Result<OwnedFd, AgentError> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match fetch_socket(relay, service).await {
+            Err(_) if Instant::now() < deadline => sleep(RETRY).await,
+            done => return done,
+        }
+    }
+}
+
+async fn exchange(
+    socket: &Path,
+    request: &RelayRequest,
+    beside: Option<&OwnedFd>,
+) -> Result<(RelayResponse, Option<OwnedFd>), AgentError> {
+    let conversation = async {
+        let mut stream = UnixStream::connect(socket).await?;
+        match beside {
+            Some(beside) => send(&stream, request, beside).await?,
+            None => stream.write_all(&line::encode(request)?).await?,
+        }
+        receive(&stream).await
+    };
+    let refuse = |reason: String| AgentError::Relay { operation: "ask", reason };
+    let (answer, listener) = timeout(ANSWER_WAIT, conversation)
+        .await
+        .map_err(|_| refuse(format!("no answer within {} s", ANSWER_WAIT.as_secs())))?
+        .map_err(|e| refuse(format!("its socket {}: {e}", socket.display())))?;
+    match serde_json::from_str(&answer) {
+        Ok(RelayResponse::Refused { reason }) => Err(refuse(reason)),
+        Ok(response) => Ok((response, listener)),
+        Err(error) => Err(refuse(format!("not an answer: {error}"))),
+    }
+}

@@ -1,0 +1,278 @@
+//! Which connections go where, and how many are open.
+
+use std::collections::{BTreeMap, HashMap, btree_map};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mlctl_core::local_protocol::SocketMode;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use super::{Backend, Front, forward};
+
+/// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: u32 = 4096;
+
+/// All listening addresses.
+#[derive(Default)]
+pub(super) struct Table {
+    setting: tokio::sync::Mutex<()>,
+    entries: Mutex<BTreeMap<String, Entry>>,
+    open: Arc<Mutex<HashMap<String, Arc<AtomicUsize>>>>,
+}
+
+struct Entry {
+    port: u16,
+    routes: Arc<Routes>,
+    socket: Bound,
+}
+
+enum Bound {
+    /// We accept.
+    Relay(JoinHandle<()>),
+    /// Others accept.
+    Passed(std::net::TcpListener),
+}
+
+/// The ready replicas of one service.
+pub(super) struct Routes {
+    backends: Mutex<Vec<Backend>>,
+    turn: AtomicUsize,
+    open: Arc<Mutex<HashMap<String, Arc<AtomicUsize>>>>,
+    /// Told at every change, for connections that wait for a replica.
+    pub(super) changed: Notify,
+}
+
+/// A chosen replica; counted as open until dropped.
+pub(super) struct Chosen {
+    pub(super) replica: String,
+    pub(super) address: SocketAddr,
+    open: Arc<AtomicUsize>,
+}
+
+impl Drop for Chosen {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A panic while one of these is held leaves maps that are whole all the same.
+fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Routes {
+    /// Chooses the replica with the fewest open connections, in turn among equals, and counts it before anybody can
+    /// ask for the count. `tried` are left out.
+    pub(super) fn choose(&self, tried: &[String]) -> Option<Chosen> {
+        let backends = hold(&self.backends);
+        let mut open = hold(&self.open);
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let count = backends.len();
+        let (backend, counter) = (0..count)
+            .map(|offset| &backends[(turn + offset) % count])
+            .filter(|backend| !tried.contains(&backend.replica))
+            .map(|backend| (backend, open.entry(backend.replica.clone()).or_default().clone()))
+            .min_by_key(|(_, counter)| counter.load(Ordering::Acquire))?;
+        counter.fetch_add(1, Ordering::AcqRel);
+        Some(Chosen {
+            replica: backend.replica.clone(),
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, backend.port)),
+            open: counter,
+        })
+    }
+}
+
+impl Table {
+    /// Makes this the whole table; returns why ports could not be taken, by service. Connections that are open stay.
+    pub(super) async fn set(&self, fronts: Vec<Front>) -> BTreeMap<String, String> {
+        let _one_at_a_time = self.setting.lock().await;
+        self.close_what_is_not_in(&fronts).await;
+        let mut failed = BTreeMap::new();
+        for front in fronts {
+            if let Some(entry) = hold(&self.entries).get(&front.service) {
+                *hold(&entry.routes.backends) = front.backends;
+                entry.routes.changed.notify_waiters();
+                continue;
+            }
+            match bind(front.port) {
+                Ok(listener) => self.add(front, listener, &mut failed),
+                Err(error) => {
+                    failed.insert(front.service, error.to_string());
+                }
+            }
+        }
+        hold(&self.open)
+            .retain(|_, counter| Arc::strong_count(counter) > 1 || counter.load(Ordering::Acquire) > 0);
+        failed
+    }
+
+    async fn close_what_is_not_in(&self, fronts: &[Front]) {
+        let closed: Vec<Entry> = {
+            let mut entries = hold(&self.entries);
+            let gone: Vec<String> = entries
+                .iter()
+                .filter(|(service, entry)| {
+                    !fronts
+                        .iter()
+                        .any(|f| f.service == **service && f.port == entry.port && f.mode == entry.mode())
+                })
+                .map(|(service, _)| service.clone())
+                .collect();
+            gone.iter().filter_map(|service| entries.remove(service)).collect()
+        };
+        for entry in closed {
+            if let Bound::Relay(task) = entry.socket {
+                task.abort();
+                // The port is free once the task is gone, not before.
+                let _ = task.await;
+            }
+        }
+    }
+
+    fn add(&self, front: Front, listener: TcpListener, failed: &mut BTreeMap<String, String>) {
+        let routes = self.routes(front.backends);
+        let socket = match front.mode {
+            SocketMode::Relay => Bound::Relay(tokio::spawn(forward::accept(listener, Arc::clone(&routes)))),
+            SocketMode::Passed => match listener.into_std() {
+                Ok(listener) => Bound::Passed(listener),
+                Err(error) => {
+                    failed.insert(front.service, error.to_string());
+                    return;
+                }
+            },
+        };
+        hold(&self.entries).insert(front.service, Entry { port: front.port, routes, socket });
+    }
+
+    fn routes(&self, backends: Vec<Backend>) -> Arc<Routes> {
+        Arc::new(Routes {
+            backends: Mutex::new(backends),
+            turn: AtomicUsize::new(0),
+            open: Arc::clone(&self.open),
+            changed: Notify::new(),
+        })
+    }
+
+    /// Takes over the bound socket of a service that others accept for.
+    pub(super) fn take(&self, service: String, port: u16, socket: Option<OwnedFd>) -> Result<(), String> {
+        let socket = socket.ok_or("no descriptor came with the request")?;
+        let listener = std::net::TcpListener::from(socket);
+        match listener.local_addr() {
+            Ok(address) if address.port() == port => {}
+            _ => return Err(format!("that is no socket of port {port}")),
+        }
+        let entry = Entry { port, routes: self.routes(Vec::new()), socket: Bound::Passed(listener) };
+        match hold(&self.entries).entry(service) {
+            btree_map::Entry::Occupied(known) => Err(format!("{} has a socket already", known.key())),
+            btree_map::Entry::Vacant(place) => {
+                place.insert(entry);
+                Ok(())
+            }
+        }
+    }
+
+    /// Returns the open connections by replica, those without left out.
+    pub(super) fn open(&self) -> BTreeMap<String, usize> {
+        hold(&self.open)
+            .iter()
+            .map(|(replica, counter)| (replica.clone(), counter.load(Ordering::Acquire)))
+            .filter(|(_, count)| *count > 0)
+            .collect()
+    }
+
+    /// Returns a copy of the socket that the service's replicas accept from.
+    pub(super) fn passed_socket(&self, service: &str) -> Result<OwnedFd, String> {
+        match hold(&self.entries).get(service).map(|entry| &entry.socket) {
+            Some(Bound::Passed(listener)) => {
+                listener.try_clone().map(OwnedFd::from).map_err(|e| e.to_string())
+            }
+            Some(Bound::Relay(_)) => Err(format!("connections of {service} are relayed")),
+            None => Err(format!("nothing listens for {service}")),
+        }
+    }
+}
+
+impl Entry {
+    const fn mode(&self) -> SocketMode {
+        match self.socket {
+            Bound::Relay(_) => SocketMode::Relay,
+            Bound::Passed(_) => SocketMode::Passed,
+        }
+    }
+}
+
+fn bind(port: u16) -> std::io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    // A relay that takes over finds connections of its predecessor in TIME_WAIT.
+    socket.set_reuseaddr(true)?;
+    socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
+    socket.listen(BACKLOG)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routes(names: &[&str]) -> Routes {
+        let backends = names.iter().map(|n| Backend { replica: (*n).to_owned(), port: 1 }).collect();
+        Routes {
+            backends: Mutex::new(backends),
+            turn: AtomicUsize::new(0),
+            open: Arc::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    #[test]
+    fn the_least_loaded_is_chosen_and_equals_take_turns() {
+        let routes = routes(&["a", "b", "c"]);
+        let first: Vec<Chosen> = (0..3).map(|_| routes.choose(&[]).unwrap()).collect();
+        let mut names: Vec<_> = first.iter().map(|c| c.replica.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["a", "b", "c"]);
+        let held: Vec<Chosen> = first.into_iter().filter(|c| c.replica != "b").collect();
+        assert_eq!(routes.choose(&[]).unwrap().replica, "b");
+        assert_eq!(held.len(), 2);
+        assert!(routes.choose(&["a".into(), "b".into(), "c".into()]).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_named_and_the_rest_is_in_force() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let table = Table::default();
+        let front = |service: &str, port| Front {
+            service: service.to_owned(),
+            port,
+            mode: SocketMode::Passed,
+            backends: vec![],
+        };
+        let failed = table.set(vec![front("free", 0), front("clash", port)]).await;
+        assert_eq!(failed.keys().collect::<Vec<_>>(), ["clash"]);
+        assert!(table.passed_socket("free").is_ok());
+        assert_eq!(table.passed_socket("clash").unwrap_err(), "nothing listens for clash");
+        drop(taken);
+        assert!(table.set(vec![front("clash", port)]).await.is_empty());
+        assert_eq!(table.passed_socket("free").unwrap_err(), "nothing listens for free");
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_is_in_use_is_taken_over_where_it_cannot_be_bound() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let copy = || OwnedFd::from(listener.try_clone().unwrap());
+        let front = Front { service: "web".to_owned(), port, mode: SocketMode::Passed, backends: vec![] };
+        let table = Table::default();
+        assert_eq!(table.set(vec![front.clone()]).await.len(), 1, "it is bound already");
+        assert!(table.take("web".to_owned(), port, None).is_err());
+        assert!(table.take("web".to_owned(), port + 1, Some(copy())).is_err());
+        table.take("web".to_owned(), port, Some(copy())).unwrap();
+        assert!(table.take("web".to_owned(), port, Some(copy())).is_err(), "once is enough");
+        assert!(table.set(vec![front]).await.is_empty());
+        assert!(table.passed_socket("web").is_ok());
+    }
+}

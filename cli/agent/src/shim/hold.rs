@@ -1,0 +1,210 @@
+//! The life of one run: start, signals, limits, end.
+
+use std::io;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use mlctl_core::local_protocol::{EnvSource, Layout};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::cgroup::Cgroup;
+use super::limit::MemoryWatch;
+use super::log::{LogFile, keep_log};
+use crate::process::Process;
+use crate::record::{ExitRecord, ReplicaFolder, ShimSpec, ShimStatus};
+use crate::{AgentError, disk, relay};
+
+/// How long the log of an ended program is still read: what it left in the pipe, not what its orphans may write.
+const LOG_TAIL: Duration = Duration::from_millis(500);
+/// How long a relay that is just starting is waited for.
+const SOCKET_WAIT: Duration = Duration::from_secs(5);
+
+/// Runs the program to its end and records both.
+pub(super) async fn hold(folder: &ReplicaFolder) -> Result<(), AgentError> {
+    let spec: ShimSpec = disk::read_json(&folder.shim_spec())?.ok_or_else(|| AgentError::File {
+        operation: "read",
+        path: folder.shim_spec(),
+        source: io::ErrorKind::NotFound.into(),
+    })?;
+    for old in [folder.status(), folder.exit(), folder.exec_error()] {
+        disk::remove(&old)?;
+    }
+    let watch = |kind| signal(kind).map_err(AgentError::process("watch the signals of", "the shim"));
+    // Watched, not ignored: an ignored signal would stay ignored in the program.
+    let _hangup = watch(SignalKind::hangup())?;
+    let _interrupt = watch(SignalKind::interrupt())?;
+    let mut terminate = watch(SignalKind::terminate())?;
+    let mut quit = watch(SignalKind::quit())?;
+
+    let started_at = Timestamp::now();
+    let started = Instant::now();
+    let cgroup = Cgroup::create(&spec.limits);
+    let (mut child, log) = match start(folder, &spec, cgroup.as_ref()).await {
+        Ok(running) => running,
+        Err(reason) => {
+            let record = ExitRecord {
+                code: None,
+                signal: None,
+                oom: false,
+                exec_error: Some(reason),
+                at: Timestamp::now(),
+                ran_ms: 0,
+            };
+            return disk::write_json(&folder.exit(), &record, disk::Durability::Process);
+        }
+    };
+    let pid = child.id().unwrap_or_default();
+    let status = ShimStatus {
+        shim: Process::own(),
+        program: Process::of_child(pid),
+        started_at,
+        approximate: cgroup.is_none().then(|| approximate(&spec)).flatten(),
+    };
+    disk::write_json(&folder.status(), &status, disk::Durability::Process)?;
+
+    let group = Pid::from_raw(i32::try_from(pid).unwrap_or(i32::MAX));
+    let grace = Duration::from_millis(spec.grace_ms);
+    let mut memory = MemoryWatch::new(if cgroup.is_some() { None } else { spec.limits.memory_bytes }, pid);
+    let mut deadline: Option<Instant> = None;
+    let exit = loop {
+        tokio::select! {
+            exit = child.wait() => break exit.map_err(AgentError::process("wait for", "the program"))?,
+            _ = terminate.recv() => {
+                if deadline.is_some() {
+                    kill(group, Signal::SIGKILL);
+                } else {
+                    deadline = Some(Instant::now() + grace);
+                    kill(group, stop_signal(&spec.stop_signal));
+                }
+            }
+            _ = quit.recv() => kill(group, Signal::SIGKILL),
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                kill(group, Signal::SIGKILL);
+                deadline = Some(Instant::now() + Duration::from_secs(1));
+            }
+            () = memory.exceeded() => kill(group, Signal::SIGKILL),
+        }
+    };
+    // Whatever it left behind in its group ends with it; the log then has an end too.
+    kill(group, Signal::SIGKILL);
+    // A log that an escaped orphan keeps open is left to the orphan.
+    let _ = timeout(LOG_TAIL, log).await;
+    let oom = memory.was_exceeded() || cgroup.as_ref().is_some_and(Cgroup::was_exceeded);
+    let record = record(folder, exit, oom, started)?;
+    disk::write_json(&folder.exit(), &record, disk::Durability::Process)
+}
+
+fn record(
+    folder: &ReplicaFolder,
+    exit: ExitStatus,
+    oom: bool,
+    started: Instant,
+) -> Result<ExitRecord, AgentError> {
+    let path = folder.exec_error();
+    let exec_error = match std::fs::read_to_string(&path) {
+        Ok(reason) => Some(reason),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(AgentError::file("read", &path)(error)),
+    };
+    Ok(ExitRecord {
+        code: exit.code(),
+        signal: exit.signal(),
+        oom,
+        exec_error,
+        at: Timestamp::now(),
+        ran_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+    })
+}
+
+/// Starts the program; the error is a sentence for people.
+async fn start(
+    folder: &ReplicaFolder,
+    spec: &ShimSpec,
+    cgroup: Option<&Cgroup>,
+) -> Result<(Child, tokio::task::JoinHandle<()>), String> {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("mlctl").arg("shim-exec").arg("--parent").arg(std::process::id().to_string());
+    command.arg("--report").arg(folder.exec_error());
+    if let Some(cgroup) = cgroup {
+        command.arg("--cgroup").arg(cgroup.path());
+    }
+    match &spec.passed {
+        Some(passed) => {
+            let socket = relay::await_socket(&passed.relay, &passed.service, SOCKET_WAIT)
+                .await
+                .map_err(|e| format!("cannot get the listening socket of {}: {e}", passed.service))?;
+            command.arg("--listen").stdin(Stdio::from(socket));
+        }
+        None => {
+            command.stdin(Stdio::null());
+        }
+    }
+    command.arg("--").args(&spec.argv).env_clear().current_dir(&spec.directory).process_group(0);
+    let layout = Layout::new(&spec.root);
+    for (name, source) in &spec.env {
+        match source {
+            EnvSource::Text(text) => command.env(name, text),
+            EnvSource::SecretFile(secret) => command.env(name, layout.secret_value(secret)),
+            EnvSource::SecretValue(secret) => {
+                let path = layout.secret_value(secret);
+                let value = std::fs::read_to_string(&path)
+                    .map_err(|e| format!("cannot read secret {secret} from {}: {e}", path.display()))?;
+                command.env(name, value.trim_end_matches('\n'))
+            }
+        };
+    }
+    let file = LogFile::open(folder.path()).map_err(|e| format!("cannot open the log: {e}"))?;
+    let (reader, writer) = io::pipe().map_err(|e| format!("cannot make a pipe for the log: {e}"))?;
+    let again = writer.try_clone().map_err(|e| format!("cannot make a pipe for the log: {e}"))?;
+    command.stdout(writer).stderr(again);
+    let child = command
+        .spawn()
+        .map_err(|e| format!("cannot start {} in {}: {e}", spec.argv.join(" "), spec.directory.display()))?;
+    // The command holds the writing ends; with them open the log would never end.
+    drop(command);
+    let log = tokio::spawn(keep_log(reader.into(), file));
+    Ok((child, log))
+}
+
+/// Signals the whole group; it may be gone already.
+fn kill(group: Pid, signal: Signal) {
+    let _ = killpg(group, signal);
+}
+
+fn stop_signal(name: &str) -> Signal {
+    format!("SIG{}", name.trim_start_matches("SIG")).parse().unwrap_or(Signal::SIGTERM)
+}
+
+fn approximate(spec: &ShimSpec) -> Option<String> {
+    let mut words = Vec::new();
+    if spec.limits.memory_bytes.is_some() {
+        words.push("memory is looked at four times a second");
+    }
+    if spec.limits.cpu_millis.is_some() {
+        words.push("processor time is not limited");
+    }
+    (!words.is_empty()).then(|| format!("no control group can be made here: {}", words.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stop_signal_is_named_with_or_without_its_prefix() {
+        for (name, expected) in [
+            ("TERM", Signal::SIGTERM),
+            ("SIGINT", Signal::SIGINT),
+            ("QUIT", Signal::SIGQUIT),
+            ("?", Signal::SIGTERM),
+        ] {
+            assert_eq!(stop_signal(name), expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! The memory limit where the kernel cannot enforce it: looked at now and then, so it is approximate.
+
+use std::time::Duration;
+
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use crate::process::{Process, group_memory};
+
+/// Between two looks at the program itself.
+const PERIOD: Duration = Duration::from_millis(250);
+/// Every how many looks the program's children are counted too: that reads all of `/proc`.
+const WITH_CHILDREN: u32 = 8;
+
+/// Watches the memory of a program and its group.
+pub(super) struct MemoryWatch {
+    limit: Option<u64>,
+    pid: u32,
+    ticks: Interval,
+    looks: u32,
+    exceeded: bool,
+}
+
+impl MemoryWatch {
+    /// Returns a watch over the group that `pid` leads; without a limit it never fires.
+    pub(super) fn new(limit: Option<u64>, pid: u32) -> Self {
+        let mut ticks = interval(PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { limit, pid, ticks, looks: 0, exceeded: false }
+    }
+
+    /// Waits until the limit is exceeded. Safe to drop and call again.
+    pub(super) async fn exceeded(&mut self) {
+        let Some(limit) = self.limit else { return std::future::pending().await };
+        loop {
+            self.ticks.tick().await;
+            self.looks += 1;
+            let used = if self.looks.is_multiple_of(WITH_CHILDREN) {
+                group_memory(self.pid)
+            } else {
+                Process::find(self.pid).and_then(Process::usage).map_or(0, |u| u.memory_bytes)
+            };
+            if used > limit {
+                self.exceeded = true;
+                return;
+            }
+        }
+    }
+
+    /// Says whether it ever was.
+    pub(super) const fn was_exceeded(&self) -> bool {
+        self.exceeded
+    }
+}

@@ -1,0 +1,33 @@
+//! Holds one replica: its log, its wait status, its limits and its stop signal.
+//!
+//! Signals to the shim: SIGTERM asks the replica to end and kills it after its grace; SIGQUIT, or SIGTERM again,
+//! kills it at once. SIGHUP and SIGINT are for terminals and ignored. The shim ends when its replica has ended.
+
+mod cgroup;
+mod hold;
+mod limit;
+mod log;
+
+use std::path::Path;
+
+use crate::record::ReplicaFolder;
+use crate::{AgentError, disk};
+
+/// Runs the program of a replica's folder and holds it until it has ended. One shim a folder: a second one is
+/// refused before it touches anything.
+///
+/// # Errors
+/// The folder is held already, or cannot be read or written. That the program fails is no error: it is recorded.
+pub fn run(folder: &Path) -> Result<(), AgentError> {
+    let folder = ReplicaFolder(folder.to_owned());
+    let lock = disk::lock(&folder.shim_lock())?;
+    // Fails when we lead a session already.
+    let _ = nix::unistd::setsid();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(AgentError::process("start", "the shim's runtime"))?;
+    let result = runtime.block_on(hold::hold(&folder));
+    drop(lock);
+    result
+}

@@ -1,0 +1,130 @@
+//! Writes, by kind of item.
+
+use mlctl_core::item::{Item, ItemId, ItemKind};
+use mlctl_core::local_protocol::{EnvSource, Request, Response};
+use mlctl_core::ports::{Applied, ErrorKind, Fence, OrchestratorError, Result, Write};
+
+use super::items::{self, ItemRecord, LocalWorkload};
+use super::{Local, artifacts, files, lease, maintenance, secrets};
+
+const APPLY: &str = "apply";
+
+impl Local {
+    /// Carries out one write.
+    pub(super) async fn write(&self, write: &Write, fence: Fence) -> Result<Applied> {
+        match write {
+            Write::Put { item, replicas } if item.id.kind == ItemKind::Workload => {
+                self.put_workload(item, *replicas, fence).await
+            }
+            Write::Put { item, .. } => {
+                lease::check(&self.client, APPLY, &item.id.to_string(), fence).await?;
+                self.put_static(item, fence).await
+            }
+            Write::Remove { id } if id.kind == ItemKind::Workload => {
+                let name = id.name.clone();
+                let applied = self.ask_write(id, Request::Remove { fence, name }).await?;
+                self.note_removed(id)?;
+                Ok(applied)
+            }
+            Write::Remove { id } => {
+                lease::check(&self.client, APPLY, &id.to_string(), fence).await?;
+                // What a secret or store holds stays on disk: it outlives releases. `down --purge` removes the folder.
+                let generation = self.note_removed(id)?;
+                Ok(Applied { generation })
+            }
+            Write::Scale { id, replicas } => {
+                let name = only_workloads(id, "scale")?;
+                self.ask_write(id, Request::Scale { fence, name, replicas: *replicas }).await
+            }
+            Write::Restart { id, token } => {
+                let name = only_workloads(id, "restart")?;
+                self.ask_write(id, Request::Restart { fence, name, token: token.clone() }).await
+            }
+        }
+    }
+
+    async fn put_workload(&self, item: &Item, replicas: Option<u32>, fence: Fence) -> Result<Applied> {
+        lease::check(&self.client, APPLY, &item.id.to_string(), fence).await?;
+        artifacts::ensure(&self.layout, item, APPLY).await?;
+        let mut spec = LocalWorkload::of(item, APPLY)?.spec;
+        let _lock = self.lock_overrides().await?;
+        maintenance::overlay(&mut spec, &self.overrides()?, jiff::Timestamp::now());
+        let replicas = replicas.or_else(|| item.replicas.map(|range| range.min)).unwrap_or(1);
+        let put = Request::Put { fence, digest: item.digest.clone(), spec: Box::new(spec), replicas };
+        let applied = self.ask_write(&item.id, put).await?;
+        let record = ItemRecord { item: item.clone(), generation: applied.generation, removed: false };
+        items::keep(&self.layout, &record)?;
+        Ok(applied)
+    }
+
+    async fn ask_write(&self, id: &ItemId, request: Request) -> Result<Applied> {
+        match self.client.ask(APPLY, &id.to_string(), request).await? {
+            Response::Applied { generation } => Ok(Applied { generation }),
+            other => Err(lease::unexpected(APPLY, &other)),
+        }
+    }
+
+    async fn put_static(&self, item: &Item, fence: Fence) -> Result<Applied> {
+        match item.id.kind {
+            ItemKind::Namespace => files::make_folder(self.layout.root())?,
+            ItemKind::Secret => {
+                let name = &item.id.name;
+                let fresh = secrets::ensure(&self.layout, name, item, &self.settings.secret_values)?;
+                if let Some(version) = fresh {
+                    self.roll_readers(name, version, fence).await?;
+                }
+            }
+            // The embedded stores are files that their services make; what they need is the folder.
+            ItemKind::Store => files::make_folder(&self.layout.data())?,
+            // Migrations run in a step of their own; here it is only known which ones the release has.
+            ItemKind::Config | ItemKind::Migration | ItemKind::Workload => {}
+        }
+        let before = items::find(&self.layout, &item.id)?;
+        if let Some(known) = before.as_ref().filter(|r| r.item.digest == item.digest && !r.removed) {
+            return Ok(Applied { generation: known.generation });
+        }
+        let generation = before.map_or(0, |record| record.generation) + 1;
+        items::keep(&self.layout, &ItemRecord { item: item.clone(), generation, removed: false })?;
+        Ok(Applied { generation })
+    }
+
+    /// Rolls every workload that reads a secret: a replica keeps the value it started with.
+    async fn roll_readers(&self, secret: &str, version: u32, fence: Fence) -> Result<()> {
+        for (id, record) in items::all(&self.layout)? {
+            if id.kind != ItemKind::Workload || record.removed {
+                continue;
+            }
+            let spec = LocalWorkload::of(&record.item, APPLY)?.spec;
+            let reads = spec.env.values().any(|source| match source {
+                EnvSource::SecretFile(name) | EnvSource::SecretValue(name) => name == secret,
+                EnvSource::Text(_) => false,
+            });
+            if reads {
+                let (name, token) = (id.name.clone(), format!("secret {secret} version {version}"));
+                match self.ask_write(&id, Request::Restart { fence, name, token }).await {
+                    Err(error) if error.kind == ErrorKind::NotFound => {}
+                    done => drop(done?),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn note_removed(&self, id: &ItemId) -> Result<u64> {
+        let Some(mut record) = items::find(&self.layout, id)? else { return Ok(0) };
+        if !record.removed {
+            record.removed = true;
+            record.generation += 1;
+            items::keep(&self.layout, &record)?;
+        }
+        Ok(record.generation)
+    }
+}
+
+fn only_workloads(id: &ItemId, operation: &'static str) -> Result<String> {
+    if id.kind == ItemKind::Workload {
+        return Ok(id.name.clone());
+    }
+    let reason = "only workloads have replicas";
+    Err(OrchestratorError::new(ErrorKind::Unsupported, operation, id.to_string(), reason))
+}

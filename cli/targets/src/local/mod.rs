@@ -1,0 +1,157 @@
+//! The embedded target: service processes of this machine under mlctl's own agent.
+//!
+//! The agent owns workloads, replicas, the relay and the lease. This side keeps everything else as files of the same
+//! state folder: items as last written (`items`), releases, overrides, secrets, artifacts, journals. A write checks
+//! the lease with the agent first. Nothing here touches a state folder before the first write, and reading an empty
+//! one starts no agent.
+
+mod apply;
+mod artifacts;
+mod client;
+mod files;
+mod inspect;
+mod items;
+mod journals;
+mod lease;
+mod logs;
+mod maintenance;
+mod observe;
+mod overrides;
+mod preview;
+mod releases;
+mod resolve;
+mod routes;
+mod secrets;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use mlctl_core::item::{Desired, Item, ItemId};
+use mlctl_core::local_protocol::Layout;
+use mlctl_core::plan::Difference;
+use mlctl_core::ports::{
+    Applied, Fence, Lease, LockHolder, LockRequest, Observation, Orchestrator, OrchestratorError,
+    ReleaseInput, Result, Write,
+};
+use mlctl_core::secret::Secret;
+use mlctl_core::snapshot::Snapshot;
+use mlctl_core::system::System;
+
+use client::Client;
+
+/// Returns the digest of an artifact, file or folder, without holding up a task.
+pub(crate) async fn artifact_digest(path: PathBuf) -> std::io::Result<mlctl_core::item::Digest> {
+    artifacts::blocking(move || artifacts::digest(&path)).await
+}
+
+/// What the local target is opened with.
+#[derive(Debug, Clone)]
+pub struct LocalSettings {
+    /// The state folder, absolute.
+    pub folder: PathBuf,
+    /// The program of mlctl itself, which is also agent, shim and relay.
+    pub exe: PathBuf,
+    /// Its build: an agent of another build is replaced, its replicas go on.
+    pub build: String,
+    /// The folder of the sockets: `$XDG_RUNTIME_DIR/mlctl`, or one under `/tmp` that only its owner may enter.
+    pub runtime_dir: PathBuf,
+    /// The system that is deployed.
+    pub system: System,
+    /// The folder of `mlctl.yaml`, against which its paths count.
+    pub source_dir: PathBuf,
+    /// Secrets whose value was given from outside, by name.
+    pub secret_values: BTreeMap<String, Secret>,
+}
+
+/// The local target.
+#[derive(Debug, Clone)]
+pub struct Local {
+    settings: Arc<LocalSettings>,
+    layout: Layout,
+    client: Client,
+    /// Told at every write of this process, so that its watches need not wait for their next look.
+    written: Arc<tokio::sync::watch::Sender<u64>>,
+}
+
+/// Opens the local target. Touches nothing.
+///
+/// # Errors
+/// `Invalid` when the folder is not absolute: the agent runs elsewhere and would look for it there.
+pub async fn connect(settings: LocalSettings) -> Result<Local> {
+    if !settings.folder.is_absolute() {
+        let subject = settings.folder.display().to_string();
+        let reason = "the state folder must be an absolute path";
+        return Err(OrchestratorError::new(mlctl_core::ports::ErrorKind::Invalid, "open", subject, reason));
+    }
+    let layout = Layout::new(&settings.folder);
+    let client = Client::new(&settings, &layout);
+    Ok(Local {
+        layout,
+        client,
+        settings: Arc::new(settings),
+        written: Arc::new(tokio::sync::watch::Sender::new(0)),
+    })
+}
+
+/// Ends the agent of a target with every replica and the relay. What was applied stays on disk.
+///
+/// # Errors
+/// The agent does not answer.
+pub async fn stop(settings: &LocalSettings) -> Result<()> {
+    let local = connect(settings.clone()).await?;
+    local.stop().await
+}
+
+impl Local {
+    /// Ends the agent with every replica and the relay; fine when there is none.
+    ///
+    /// # Errors
+    /// The agent does not answer, or does not end.
+    pub async fn stop(&self) -> Result<()> {
+        if self.client.is_running().await {
+            self.client.stop("stop").await?;
+        }
+        Ok(())
+    }
+
+    fn note_write(&self) {
+        self.written.send_modify(|count| *count += 1);
+    }
+}
+
+#[async_trait]
+impl Orchestrator for Local {
+    async fn resolve(&self, system: &System, input: &ReleaseInput) -> Result<Desired> {
+        resolve::resolve(&self.layout, system, input)
+    }
+
+    async fn observe(&self) -> Result<Snapshot> {
+        self.snapshot().await
+    }
+
+    async fn preview(&self, item: &Item) -> Result<Vec<Difference>> {
+        self.differences(item).await
+    }
+
+    async fn apply(&self, write: &Write, fence: Fence) -> Result<Applied> {
+        let applied = self.write(write, fence).await;
+        self.note_write();
+        applied
+    }
+
+    async fn watch(&self, ids: &[ItemId]) -> Result<BoxStream<'static, Result<Observation>>> {
+        self.observations(ids).await
+    }
+
+    async fn lock(&self, request: &LockRequest) -> Result<Box<dyn Lease>> {
+        lease::take(&self.client, request).await
+    }
+
+    async fn lock_holder(&self) -> Result<Option<LockHolder>> {
+        lease::holder(&self.client).await
+    }
+}

@@ -1,0 +1,123 @@
+//! Releases, one file each, and which one is the head.
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use mlctl_core::ports::{ErrorKind, Fence, OrchestratorError, ReleaseStore, Result};
+use mlctl_core::release::{Release, ReleaseHead, ReleaseState};
+use serde::{Deserialize, Serialize};
+
+use super::{Local, files, lease};
+
+/// What is known of releases besides themselves.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Ledger {
+    /// The one that runs.
+    head: Option<u32>,
+    /// The highest number ever given; it is never given again, even when its release is forgotten.
+    highest: u32,
+}
+
+impl Local {
+    fn releases(&self) -> PathBuf {
+        self.layout.root().join("releases")
+    }
+
+    fn release_file(&self, number: u32) -> PathBuf {
+        self.releases().join(format!("{number}.json"))
+    }
+
+    fn ledger_file(&self) -> PathBuf {
+        self.layout.root().join("head.json")
+    }
+
+    fn ledger(&self) -> Result<Ledger> {
+        Ok(files::read_json(&self.ledger_file())?.unwrap_or_default())
+    }
+
+    fn release(&self, number: u32, operation: &'static str) -> Result<Release> {
+        files::read_json(&self.release_file(number))?.ok_or_else(|| {
+            let reason = "there is no such release; `mlctl history` lists those that are kept";
+            OrchestratorError::new(ErrorKind::NotFound, operation, format!("release {number}"), reason)
+        })
+    }
+
+    fn numbers(&self) -> Result<Vec<u32>> {
+        let names = files::names(&self.releases())?;
+        let mut numbers: Vec<u32> =
+            names.iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// Returns the head in short.
+    pub(super) fn head(&self) -> Result<Option<ReleaseHead>> {
+        match self.ledger()?.head {
+            Some(number) => Ok(files::read_json::<Release>(&self.release_file(number))?.map(|r| r.head())),
+            None => Ok(None),
+        }
+    }
+
+    async fn check_fence(&self, operation: &'static str, number: u32, fence: Fence) -> Result<()> {
+        lease::check(&self.client, operation, &format!("release {number}"), fence).await
+    }
+}
+
+#[async_trait]
+impl ReleaseStore for Local {
+    async fn list(&self) -> Result<Vec<Release>> {
+        self.numbers()?.into_iter().map(|number| self.release(number, "read")).collect()
+    }
+
+    async fn create(&self, release: &Release, fence: Fence) -> Result<()> {
+        let operation = "create";
+        self.check_fence(operation, release.number, fence).await?;
+        let mut ledger = self.ledger()?;
+        if release.number <= ledger.highest {
+            let reason = format!("that number was given before; the next one is {}", ledger.highest + 1);
+            let subject = format!("release {}", release.number);
+            return Err(OrchestratorError::new(ErrorKind::Conflict, operation, subject, reason));
+        }
+        ledger.highest = release.number;
+        // The record first: killed between the two, the same run writes the same record again.
+        files::write_json(&self.release_file(release.number), release)?;
+        files::write_json(&self.ledger_file(), &ledger)
+    }
+
+    async fn mark(&self, number: u32, state: ReleaseState, note: Option<String>, fence: Fence) -> Result<()> {
+        self.check_fence("mark", number, fence).await?;
+        let mut release = self.release(number, "mark")?;
+        (release.state, release.note) = (state, note);
+        files::write_json(&self.release_file(number), &release)
+    }
+
+    async fn set_head(&self, number: u32, fence: Fence) -> Result<()> {
+        self.check_fence("make head of", number, fence).await?;
+        self.release(number, "make head of")?;
+        let ledger = Ledger { head: Some(number), ..self.ledger()? };
+        files::write_json(&self.ledger_file(), &ledger)
+    }
+
+    async fn next_number(&self) -> Result<u32> {
+        Ok(self.ledger()?.highest + 1)
+    }
+
+    async fn prune(&self, keep: usize, fence: Fence) -> Result<Vec<u32>> {
+        self.check_fence("forget", 0, fence).await?;
+        let all = ReleaseStore::list(self).await?;
+        let head = self.ledger()?.head;
+        let verified = all.iter().rev().find(|r| r.state == ReleaseState::Verified).map(|r| r.number);
+        let newest = all.len().saturating_sub(keep);
+        let stays = |index: usize, release: &Release| {
+            index >= newest || head == Some(release.number) || verified == Some(release.number)
+        };
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            all.iter().enumerate().partition(|(index, release)| stays(*index, release));
+        for (_, release) in &gone {
+            files::remove(&self.release_file(release.number))?;
+        }
+        let kept: Vec<_> = kept.into_iter().map(|(_, release)| &release.desired).collect();
+        self.prune_artifacts(&kept)?;
+        Ok(gone.into_iter().map(|(_, release)| release.number).collect())
+    }
+}

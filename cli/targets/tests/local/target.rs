@@ -1,0 +1,364 @@
+//! What is the local target's own: artifacts, secrets, stores, the front's routes, logs, agents that are replaced.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use libtest_mimic::Trial;
+use mlctl_core::item::{Desired, ItemId, ItemKind};
+use mlctl_core::overrides::{Override, OverrideKind};
+use mlctl_core::ports::{
+    Artifact, Builder as _, ErrorKind, Fence, Inspector as _, LockRequest, LogQuery, Orchestrator as _,
+    OverrideStore, ProbeRequest, ReleaseInput, RunMirror, Through, Write,
+};
+use mlctl_core::release::Operator;
+use mlctl_core::secret::Secret;
+use mlctl_core::status::Condition;
+use mlctl_core::system::{System, SystemFile};
+use mlctl_targets::build::ProcessBuilder;
+use mlctl_targets::local::{Local, LocalSettings, connect};
+use tempfile::TempDir;
+
+use crate::trial;
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        trial("a_system_deploys_from_its_build_to_an_answer", deploys),
+        trial("an_artifact_is_kept_and_a_missing_one_is_refused_before_anything_changes", artifacts),
+        trial("maintenance_rewrites_the_routes_and_rolls_nothing", maintenance),
+        trial("an_agent_of_another_build_is_replaced_and_replicas_go_on", replaced),
+        trial("a_folder_that_an_ending_agent_still_holds_is_waited_for", held),
+        trial("reading_an_empty_target_starts_nothing", reading),
+        trial("journals_are_mirrored", journals),
+    ]
+}
+
+/// A state folder, and a folder with a system's sources.
+pub struct World {
+    folder: TempDir,
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn sources(&self) -> PathBuf {
+        let path = self.folder.path().join("sources");
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    pub fn settings(&self, build: &str) -> LocalSettings {
+        LocalSettings {
+            folder: self.state(),
+            exe: std::env::current_exe().unwrap(),
+            build: build.to_owned(),
+            runtime_dir: self.folder.path().join("run"),
+            system: Self::system(&Self::service("none", 1, "version=1")),
+            source_dir: self.sources(),
+            secret_values: BTreeMap::from([("given".to_owned(), Secret::new("from-outside"))]),
+        }
+    }
+
+    pub async fn connect(&self) -> Local {
+        connect(self.settings("test")).await.unwrap()
+    }
+
+    pub fn system(services: &str) -> System {
+        let text = format!("apiVersion: mlctl/v1\nsystem: test\nservices:\n{services}");
+        SystemFile::parse("mlctl.yaml", text.as_bytes()).unwrap_or_else(|e| panic!("{e}")).system().unwrap()
+    }
+
+    /// A service of the fixture program.
+    pub fn service(name: &str, port: u16, knobs: &str) -> String {
+        let exe = std::env::current_exe().unwrap();
+        format!(
+            "  {name}:
+    command: [{}, fixture, \"port={{port}}\", {knobs}]
+    port: {port}
+    health: {{live: /live, ready: /ready, period: 100ms, timeout: 2s}}
+    replicas: {{min: 1, max: 3}}
+    update: {{minReady: 50ms, drain: 2s, progressDeadline: 30s}}
+    stop: {{grace: 2s}}
+",
+            exe.display()
+        )
+    }
+
+    pub fn free_port() -> u16 {
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // In a runtime of its own: whatever the test did, nothing may run on.
+        let settings = self.settings("test");
+        let stopped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(mlctl_targets::local::stop(&settings))
+        });
+        if let Err(error) = stopped.join().unwrap() {
+            assert!(std::thread::panicking(), "{error}");
+        }
+    }
+}
+
+fn lock_request() -> LockRequest {
+    LockRequest {
+        operation: "test".to_owned(),
+        operator: Operator { name: "test".to_owned(), host: "elsewhere".to_owned() },
+        run: "run".to_owned(),
+        pid: 1,
+        pid_start: 0,
+        ttl: Duration::from_secs(60),
+    }
+}
+
+/// Applies all items in order and waits for each.
+async fn deploy(local: &Local, desired: &Desired, fence: Fence) {
+    for item in &desired.items {
+        let write = Write::Put { item: item.clone(), replicas: item.replicas.map(|range| range.min) };
+        let applied = local.apply(&write, fence).await.unwrap();
+        let mut stream = local.watch(std::slice::from_ref(&item.id)).await.unwrap();
+        let current = async {
+            while let Some(observation) = stream.next().await {
+                let live = observation.unwrap().live;
+                assert!(!live.status.cause.as_ref().is_some_and(|c| c.terminal), "{}: {live:?}", item.id);
+                if Condition::AllCurrent.holds(&live, applied.generation) {
+                    return;
+                }
+            }
+            panic!("the watch ended");
+        };
+        tokio::time::timeout(Duration::from_secs(20), current).await.unwrap();
+    }
+}
+
+async fn ask(local: &Local, through: Through, service: &str, path: &str) -> (Option<u16>, String) {
+    let request = ProbeRequest {
+        service: service.to_owned(),
+        through,
+        path: path.to_owned(),
+        timeout: Duration::from_secs(5),
+    };
+    let answer = local.probe(&request).await.unwrap().remove(0);
+    (answer.status, answer.detail)
+}
+
+/// A script that runs the fixture program, so that the artifact is what `build` makes.
+fn script(knobs: &str) -> String {
+    let exe = std::env::current_exe().unwrap();
+    format!("#!/bin/sh\nexec {} fixture port=$PORT {knobs} print-env=GIVEN\n", exe.display())
+}
+
+async fn deploys() {
+    let world = World::new();
+    std::fs::write(world.sources().join("app.in"), script("version=built")).unwrap();
+    let port = World::free_port();
+    let text = format!(
+        "apiVersion: mlctl/v1
+system: test
+services:
+  app:
+    gateway: true
+    build: {{run: [sh, -c, 'cp app.in app && chmod +x app'], artifact: app}}
+    port: {port}
+    health: {{ready: /ready, period: 100ms}}
+    update: {{minReady: 0ms, drain: 1s, progressDeadline: 30s}}
+    needs: [db]
+    env: {{DB: {{store: db}}, KEY: {{secret: made}}, GIVEN: {{secret: given, as: env}}, LOG_LEVEL: info}}
+stores: {{db: {{kind: postgresql}}}}
+secrets: {{made: {{generate: ed25519-pem}}, given: {{generate: none, env: X}}}}
+"
+    );
+    let system = SystemFile::parse("mlctl.yaml", text.as_bytes()).unwrap().system().unwrap();
+    let local = world.connect().await;
+    let builder = ProcessBuilder::new(world.sources());
+    let artifacts = builder.build(&system, &["app".to_owned()], &|_| {}).await.unwrap();
+    let input = ReleaseInput { artifacts, ..ReleaseInput::default() };
+    let desired = local.resolve(&system, &input).await.unwrap();
+    let lease = local.lock(&lock_request()).await.unwrap();
+    deploy(&local, &desired, lease.fence()).await;
+
+    assert_eq!(ask(&local, Through::Gateway, "app", "/").await, (Some(200), "built".to_owned()));
+    assert_eq!(ask(&local, Through::Replicas, "app", "/").await, (Some(200), "built".to_owned()));
+    assert_eq!(local.address(None).await.unwrap(), Some(format!("http://127.0.0.1:{port}")));
+    let snapshot = local.observe().await.unwrap();
+    assert_eq!(snapshot.items.len(), desired.items.len());
+    for item in &desired.items {
+        let live = snapshot.get(&item.id);
+        assert!(live.is_current() && live.digest.as_ref() == Some(&item.digest), "{} {live:?}", item.id);
+        assert_eq!(local.preview(item).await.unwrap(), []);
+    }
+    let query = LogQuery { service: "app".to_owned(), ..LogQuery::default() };
+    let lines: Vec<String> = local.logs(&query).await.unwrap().map(|line| line.unwrap().text).collect().await;
+    assert!(lines.contains(&"GIVEN=from-outside".to_owned()), "{lines:?}");
+    assert!(local.secret("made").await.unwrap().unwrap().expose().starts_with("-----BEGIN PRIVATE KEY-----"));
+
+    // The same with another variable: the difference is told by name, and a release holds no secret.
+    let other = SystemFile::parse("mlctl.yaml", text.replace("info", "debug").as_bytes()).unwrap();
+    let changed = local.resolve(&other.system().unwrap(), &input).await.unwrap();
+    let app = changed.get(&ItemId::workload("app")).unwrap();
+    let told: Vec<String> = local.preview(app).await.unwrap().into_iter().map(|d| d.path).collect();
+    assert_eq!(told, ["env.LOG_LEVEL"]);
+    assert!(!serde_json::to_string(&desired).unwrap().contains("from-outside"));
+}
+
+async fn artifacts() {
+    let world = World::new();
+    let local = world.connect().await;
+    let path = world.sources().join("app");
+    let system = World::system(&format!(
+        "  app: {{build: {{run: [], artifact: app}}, command: [sh, app], port: {}, health: {{ready: /ready, period: 100ms}}, update: {{minReady: 0ms, drain: 1s}}}}\n",
+        World::free_port()
+    ));
+    let resolve = async |version: &str| {
+        std::fs::write(&path, script(version)).unwrap();
+        let digest = mlctl_core::item::Digest::of(script(version).as_bytes());
+        let artifact = Artifact { path: path.clone(), digest };
+        let artifacts = BTreeMap::from([("app".to_owned(), artifact)]);
+        local.resolve(&system, &ReleaseInput { artifacts, ..ReleaseInput::default() }).await.unwrap()
+    };
+    let lease = local.lock(&lock_request()).await.unwrap();
+    let first = resolve("version=1").await;
+    deploy(&local, &first, lease.fence()).await;
+    let second = resolve("version=2").await;
+    deploy(&local, &second, lease.fence()).await;
+    assert_eq!(ask(&local, Through::Service, "app", "/").await.1, "2");
+
+    let third = resolve("version=3").await;
+    std::fs::remove_file(&path).unwrap();
+    let error = local.check_artifacts(&third).await.unwrap_err();
+    assert!(error.kind == ErrorKind::Invalid && error.reason.starts_with("artifact_missing: "), "{error}");
+    let item = third.get(&ItemId::workload("app")).unwrap();
+    assert!(local.preview(item).await.is_err());
+    let write = Write::Put { item: item.clone(), replicas: Some(1) };
+    assert!(local.apply(&write, lease.fence()).await.is_err());
+    assert_eq!(ask(&local, Through::Service, "app", "/").await.1, "2", "nothing has changed");
+    // Going back needs no source: the first release's artifact is kept.
+    local.check_artifacts(&first).await.unwrap();
+    deploy(&local, &first, lease.fence()).await;
+    assert_eq!(ask(&local, Through::Service, "app", "/").await.1, "1");
+}
+
+async fn maintenance() {
+    let world = World::new();
+    let local = world.connect().await;
+    let service = World::service("front", World::free_port(), "version=1") + "    gateway: true\n";
+    let desired = local.resolve(&World::system(&service), &ReleaseInput::default()).await.unwrap();
+    let lease = local.lock(&lock_request()).await.unwrap();
+    deploy(&local, &desired, lease.fence()).await;
+    let file = world.state().join("files/front/routes.json");
+    let table = || -> serde_json::Value { serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap() };
+    assert!(table()["maintenance"].is_null());
+    let before = local.replicas(Some("front")).await.unwrap();
+    let kind = OverrideKind::Maintenance { message: "Back soon".to_owned(), retry_after_seconds: 60 };
+    let entry = Override {
+        id: "maintenance".to_owned(),
+        owner: "test".to_owned(),
+        reason: "test".to_owned(),
+        since: jiff::Timestamp::now(),
+        until: None,
+        kind,
+    };
+    local.put(&entry).await.unwrap();
+    assert_eq!(table()["maintenance"]["message"], "Back soon");
+    // A release in between carries it along.
+    deploy(&local, &desired, lease.fence()).await;
+    assert_eq!(table()["maintenance"]["retry_after_seconds"], 60);
+    assert_eq!(local.observe().await.unwrap().overrides, std::slice::from_ref(&entry));
+    assert!(local.end("maintenance").await.unwrap());
+    assert!(!local.end("maintenance").await.unwrap());
+    assert!(table()["maintenance"].is_null());
+    // One with an end is over by itself, while nobody asks for anything.
+    let until = Some(jiff::Timestamp::now() + Duration::from_millis(800));
+    local.put(&Override { until, ..entry.clone() }).await.unwrap();
+    assert_eq!(table()["maintenance"]["message"], "Back soon");
+    let over = async {
+        while !table()["maintenance"].is_null() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), over).await.unwrap();
+    assert_eq!(local.observe().await.unwrap().overrides, []);
+    deploy(&local, &desired, lease.fence()).await;
+    assert!(table()["maintenance"].is_null());
+    let after = local.replicas(Some("front")).await.unwrap();
+    assert_eq!(before[0].name, after[0].name);
+    assert_eq!(after[0].restarts, 0);
+}
+
+async fn replaced() {
+    let world = World::new();
+    let local = world.connect().await;
+    let service = World::service("app", World::free_port(), "version=1");
+    let desired = local.resolve(&World::system(&service), &ReleaseInput::default()).await.unwrap();
+    let lease = local.lock(&lock_request()).await.unwrap();
+    deploy(&local, &desired, lease.fence()).await;
+    let mut watch = local.watch(&[ItemId::workload("app")]).await.unwrap();
+    assert!(watch.next().await.unwrap().unwrap().live.is_current());
+    let before = local.replicas(None).await.unwrap();
+
+    let newer = connect(world.settings("newer")).await.unwrap();
+    let after = newer.replicas(None).await.unwrap();
+    assert_eq!(before[0].name, after[0].name);
+    assert_eq!(ask(&newer, Through::Service, "app", "/").await.1, "1");
+    assert!(newer.lock_holder().await.unwrap().is_some_and(|holder| holder.fence == lease.fence()));
+    assert!(newer.events(None).await.unwrap().iter().any(|event| event.reason == "ready"));
+}
+
+async fn held() {
+    let world = World::new();
+    let local = world.connect().await;
+    std::fs::create_dir_all(world.state()).unwrap();
+    let ending = std::fs::File::create(world.state().join("agent.lock")).unwrap();
+    ending.lock().unwrap();
+    let released = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        drop(ending);
+    };
+    let request = lock_request();
+    let (lease, ()) = tokio::join!(local.lock(&request), released);
+    lease.unwrap();
+}
+
+async fn reading() {
+    let world = World::new();
+    let local = world.connect().await;
+    assert!(local.observe().await.unwrap().items.is_empty());
+    assert!(local.lock_holder().await.unwrap().is_none());
+    assert!(local.events(None).await.unwrap().is_empty());
+    assert!(local.replicas(None).await.unwrap().is_empty());
+    assert_eq!(OverrideStore::list(&local).await.unwrap(), []);
+    local.stop().await.unwrap();
+    assert!(!world.state().exists());
+    let item = ItemId::new(ItemKind::Store, "db");
+    let error = local.apply(&Write::Scale { id: item, replicas: 1 }, Fence(1)).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unsupported);
+}
+
+async fn journals() {
+    let world = World::new();
+    let local = world.connect().await;
+    for (run, line) in [("01B", "one"), ("01A", "two"), ("01B", "three")] {
+        local.append(run, line).await.unwrap();
+    }
+    assert_eq!(RunMirror::list(&local).await.unwrap(), ["01A", "01B"]);
+    assert_eq!(local.read("01B").await.unwrap().as_deref(), Some("one\nthree\n"));
+    assert_eq!(local.read("01C").await.unwrap(), None);
+    for number in 0..1_010 {
+        std::fs::write(world.state().join(format!("journals/00{number:04}.jsonl")), "old\n").unwrap();
+    }
+    local.append("01D", "new").await.unwrap();
+    let kept = RunMirror::list(&local).await.unwrap();
+    assert_eq!((kept.len(), kept.last().map(String::as_str)), (1_000, Some("01D")));
+    assert!(kept.contains(&"01A".to_owned()), "the oldest go first");
+    assert_eq!(local.append("../x", "no").await.unwrap_err().kind, ErrorKind::Invalid);
+}
