@@ -1,0 +1,117 @@
+//! `mlctl rollback`: makes the target run an earlier release.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use mlctl_core::plan::{Operation, Plan, PlanError, PlanInput, Selection, plan, rollback_desired};
+use mlctl_core::release::{Release, default_rollback_target};
+
+use super::{LockArgs, prepare};
+use crate::conduct::Conduct;
+use crate::error::{CommandError, ExitStatus};
+use crate::output::Printer;
+use crate::session::{Session, playbook};
+use crate::settings::Settings;
+
+/// Go back to the last release that passed verification, or to one by number
+///
+/// A rollback is a plan toward an earlier release, recorded as a new one and verified like any other. Configuration
+/// comes from that release; secrets keep today's values.
+#[derive(Debug, Args)]
+pub(crate) struct RollbackArgs {
+    /// Only these services; all of the release when none is named
+    services: Vec<String>,
+    /// The release to go to
+    #[arg(long, value_name = "N")]
+    to_revision: Option<u32>,
+    /// Print the plan and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// With --dry-run: end with 10 when there is something to do
+    #[arg(long, requires = "dry_run")]
+    exit_code: bool,
+    /// With --dry-run: save the plan
+    #[arg(long, value_name = "FILE", requires = "dry_run")]
+    out: Option<PathBuf>,
+    /// Take infrastructure back too
+    #[arg(long)]
+    include_infra: bool,
+    /// Bring back that release's secret values too
+    #[arg(long)]
+    with_secrets: bool,
+    #[command(flatten)]
+    lock: LockArgs,
+}
+
+pub(super) async fn run(
+    args: RollbackArgs,
+    settings: &Settings,
+    printer: &Printer,
+) -> Result<ExitStatus, CommandError> {
+    if args.with_secrets {
+        return Err(CommandError::not_yet("bringing back old secret values (--with-secrets)"));
+    }
+    let session = Session::open(settings, printer).await?;
+    let conduct = Conduct::new(&session, settings, printer, args.lock.wait())?;
+    if !args.dry_run {
+        conduct.unless_asked("rollback", conduct.wait_in_line()).await?;
+    }
+    let plan = conduct.unless_asked("rollback", make_plan(&args, &session, settings, printer)).await?;
+    if args.dry_run {
+        return prepare::finish_dry_run(printer, &plan, args.out.as_deref(), args.exit_code);
+    }
+    prepare::ask(&conduct, &plan).await?;
+    conduct.carry_out(&plan).await
+}
+
+async fn make_plan(
+    args: &RollbackArgs,
+    session: &Session,
+    settings: &Settings,
+    printer: &Printer,
+) -> Result<Plan, CommandError> {
+    let snapshot = session.observe().await?;
+    let (releases, head) = session.releases(&snapshot).await?;
+    let head_runs = head.as_ref().is_none_or(|head| snapshot.strays(&head.desired).is_empty());
+    let target = choose(args.to_revision, &releases, head.as_ref(), head_runs)?;
+    let desired = rollback_desired(head.as_ref(), target, &args.services, args.include_infra, head_runs)?;
+    let playbook = playbook(settings, printer, &session.system, "rollback")?;
+    let operation = Operation {
+        verb: "rollback".to_owned(),
+        tag: None,
+        rollback_of: Some(target.number),
+        on_failure: None,
+    };
+    let previews = prepare::previews(session, &desired, &snapshot).await?;
+    Ok(plan(&PlanInput {
+        operation: &operation,
+        target: &session.target.name,
+        system: &session.system,
+        playbook: &playbook,
+        desired: &desired,
+        snapshot: &snapshot,
+        previews: &previews,
+        releases: &releases,
+        next_number: session.target.releases.next_number().await?,
+        selection: &Selection::All,
+    })?)
+}
+
+/// Chooses the release to go to; the head itself is refused where it runs as it should.
+fn choose<'a>(
+    asked: Option<u32>,
+    releases: &'a [Release],
+    head: Option<&Release>,
+    head_runs: bool,
+) -> Result<&'a Release, PlanError> {
+    let Some(number) = asked else {
+        return default_rollback_target(releases, head, head_runs).ok_or(PlanError::NothingVerified);
+    };
+    if head_runs && head.is_some_and(|head| head.number == number) {
+        return Err(PlanError::AlreadyThere { release: number });
+    }
+    releases.iter().find(|release| release.number == number).ok_or_else(|| PlanError::NoSuchRelease {
+        release: number,
+        kept_numbers: releases.iter().map(|release| release.number).collect(),
+    })
+}

@@ -1,0 +1,7 @@
+//! The `mlctl` binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mlctl::main()
+}

@@ -1,0 +1,28 @@
+//! Everything that prints: streams, styles, tables and the readers of a run's events.
+
+pub(crate) mod printer;
+mod prompt;
+pub mod report;
+mod style;
+mod table;
+mod world;
+
+pub use printer::Printer;
+pub use prompt::confirm;
+pub use style::{Style, Styles};
+pub use table::{Table, gate_table, verdict_style};
+pub use world::World;
+
+use crate::error::ExitStatus;
+
+/// Prints clap's answer: help and version to stdout with 0, mistakes to stderr with 2.
+#[must_use]
+pub fn usage(world: &World, error: &clap::Error) -> ExitStatus {
+    let text = error.render();
+    if error.use_stderr() {
+        world.stderr(text.to_string().as_bytes());
+        return ExitStatus::Usage;
+    }
+    world.stdout(text.to_string().as_bytes());
+    ExitStatus::Done
+}

@@ -1,0 +1,102 @@
+//! The last words of a run: what came of it, why, what is where, and what to do next.
+
+use mlctl_core::event::{Outcome, RunOutcome};
+use mlctl_core::gate::{GateResult, Verdict};
+use mlctl_core::run::{RunState, StepProgress};
+use mlctl_core::status::Status;
+
+use super::words::{carry_on, duration};
+use crate::output::{Printer, Style, Table, gate_table};
+
+/// Prints the summary of a finished run as data; nothing for `-o json`, whose last event is the summary.
+pub fn summary(printer: &Printer, state: &RunState, front: Option<&str>) {
+    let Some(finish) = state.finish.as_ref().filter(|_| !printer.is_json()) else { return };
+    let styles = printer.out_styles();
+    let style = match finish.outcome {
+        RunOutcome::Succeeded => Style::Good,
+        RunOutcome::GateInconclusive | RunOutcome::Interrupted => Style::Warn,
+        _ => Style::Bad,
+    };
+    let release = state.release.map(|number| format!(" of release {number}")).unwrap_or_default();
+    let line =
+        format!("{}{release} {} in {}", state.operation, finish.outcome.words(), duration(finish.took_ms));
+    printer.data("");
+    printer.data(&styles.paint(style, &line));
+    if !finish.reason.is_empty() {
+        printer.data(&format!("  because: {}", finish.reason));
+    }
+    if let Some(head) = finish.head.filter(|_| state.operation != "down") {
+        printer.data(&format!("  running: release {head}"));
+    }
+    gates(printer, state);
+    serving(printer, state);
+    for hint in next(state, front) {
+        printer.data(&hint);
+    }
+}
+
+/// Shows what the last gate said and whatever did not pass; the rest is a number, its lines were told before.
+fn gates(printer: &Printer, state: &RunState) {
+    let Some((last, _)) = state.gates.last() else { return };
+    let told = |(step, gate): &&(String, GateResult)| step == last || gate.verdict != Verdict::Pass;
+    let shown: Vec<_> = state.gates.iter().filter(told).collect();
+    let others = state.gates.len() - shown.len();
+    if others > 0 {
+        printer.data(&format!("  {others} other checks passed"));
+    }
+    let table = gate_table(shown.into_iter().map(|(_, gate)| gate));
+    printer.data("");
+    printer.table(&table);
+}
+
+/// Shows which item runs which release, when not everything runs the same.
+fn serving(printer: &Printer, state: &RunState) {
+    let Some(finish) = &state.finish else { return };
+    let odd = finish.serving.iter().any(|s| s.release != finish.head || s.status != Status::Current);
+    if finish.serving.is_empty() || !odd {
+        return;
+    }
+    let mut table = Table::new(&["SERVICE", "STATUS", "RELEASE"]);
+    for serving in &finish.serving {
+        let release = serving.release.map_or_else(|| "-".to_owned(), |number| number.to_string());
+        table.plain(&[&serving.item.name, serving.status.word(), &release]);
+    }
+    printer.data("");
+    printer.table(&table);
+}
+
+/// Says what to try next.
+fn next(state: &RunState, front: Option<&str>) -> Vec<String> {
+    let Some(finish) = &state.finish else { return Vec::new() };
+    let failed_step = state
+        .phases
+        .values()
+        .flat_map(|p| p.steps.values())
+        .any(|step| matches!(&step.progress, StepProgress::Finished { outcome: Outcome::Failed, .. }));
+    let suspect = state.evidence.first().map(|(item, _, _)| item.name.clone());
+    let mut hints = vec![String::new()];
+    match finish.outcome {
+        RunOutcome::Succeeded => {
+            if let Some(front) = front.filter(|_| state.operation != "down") {
+                hints.push(format!("The system answers at {front}"));
+                hints.push(format!("  curl {front}/health"));
+            }
+            if state.operation != "down" {
+                hints.push("  mlctl status          what runs, and how it is".to_owned());
+                hints.push("  mlctl logs SERVICE    what it says".to_owned());
+                hints.push("  mlctl history         the releases; `mlctl rollback` goes back".to_owned());
+            }
+        }
+        RunOutcome::Interrupted => {
+            hints.push(format!("  {}", carry_on(&state.operation)));
+        }
+        RunOutcome::LeaseLost => hints.push("  mlctl runs            who holds the lock now".to_owned()),
+        _ => {
+            if let Some(suspect) = suspect.filter(|_| failed_step) {
+                hints.push(format!("  mlctl logs {suspect} --previous    what it said"));
+            }
+            hints.push(format!("  mlctl runs show {}    everything about this run", state.run));
+        }
+    }
+    hints
+}
