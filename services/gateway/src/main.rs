@@ -1,0 +1,5 @@
+//! The `gateway` binary.
+
+fn main() -> std::process::ExitCode {
+    service_kit::main(gateway::IDENTITY, gateway::run)
+}

@@ -1,0 +1,11 @@
+//! integration-service in process, against the simulated MercadoLibre and a catalog that takes notes.
+
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise, also in what its cases share")]
+
+mod bench;
+mod journey;
+mod listing;
+mod publish;
+mod resilience;
+mod tokens;
+mod webhook;

@@ -1,0 +1,219 @@
+//! Reading variables one by one while noting every problem.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::{ConfigError, Environment, Problem};
+use crate::auth::Verifier;
+use crate::client::HttpUrl;
+use crate::clock::Clock;
+
+/// Reads variables and remembers what is wrong. Every method answers `None` only after it noted a problem.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    environment: &'a Environment,
+    problems: Vec<Problem>,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader over one environment.
+    #[must_use]
+    pub fn new(environment: &'a Environment) -> Self {
+        Self { environment, problems: Vec::new() }
+    }
+
+    /// The built value, or every problem that was met.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when any variable was wrong.
+    pub fn finish<T>(self, built: Option<T>) -> Result<T, ConfigError> {
+        match built {
+            Some(value) if self.problems.is_empty() => Ok(value),
+            _ => Err(ConfigError { problems: self.problems }),
+        }
+    }
+
+    /// Notes a problem that a service found itself, for example two variables that exclude each other.
+    pub fn problem(&mut self, variable: &str, text: impl Into<String>) {
+        self.problems.push(Problem { variable: variable.to_owned(), text: text.into() });
+    }
+
+    /// A variable that may be absent. `expected` completes "expected ...".
+    pub fn optional<T>(
+        &mut self,
+        name: &str,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<Option<T>> {
+        let Some(text) = self.raw(name)? else { return Some(None) };
+        match parse(&text) {
+            Some(value) => Some(Some(value)),
+            None => {
+                self.problem(name, format!("expected {expected}"));
+                None
+            }
+        }
+    }
+
+    /// A variable that must be there.
+    pub fn required<T>(
+        &mut self,
+        name: &str,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        match self.optional(name, expected, parse)? {
+            Some(value) => Some(value),
+            None => {
+                self.problem(name, format!("is not set; expected {expected} (or {name}_FILE naming a file)"));
+                None
+            }
+        }
+    }
+
+    /// A variable with a default.
+    pub fn or<T>(
+        &mut self,
+        name: &str,
+        expected: &str,
+        default: T,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        Some(self.optional(name, expected, parse)?.unwrap_or(default))
+    }
+
+    /// Text that must be there.
+    pub fn text(&mut self, name: &str) -> Option<String> {
+        self.required(name, "text", |text| Some(text.to_owned()))
+    }
+
+    /// A secret that must be there.
+    pub fn secret(&mut self, name: &str) -> Option<SecretString> {
+        self.required(name, "a secret", |text| Some(SecretString::from(text.to_owned())))
+    }
+
+    /// A secret that may be absent.
+    pub fn optional_secret(&mut self, name: &str) -> Option<Option<SecretString>> {
+        self.optional(name, "a secret", |text| Some(SecretString::from(text.to_owned())))
+    }
+
+    /// A whole number within `range`.
+    pub fn number_or(&mut self, name: &str, default: u64, range: RangeInclusive<u64>) -> Option<u64> {
+        let expected = format!("a whole number from {} to {}", range.start(), range.end());
+        self.or(name, &expected, default, |text| text.parse().ok().filter(|number| range.contains(number)))
+    }
+
+    /// A span in whole seconds within `range`.
+    pub fn seconds_or(&mut self, name: &str, default: u64, range: RangeInclusive<u64>) -> Option<Duration> {
+        self.number_or(name, default, range).map(Duration::from_secs)
+    }
+
+    /// A span in whole milliseconds within `range`.
+    pub fn millis_or(&mut self, name: &str, default: u64, range: RangeInclusive<u64>) -> Option<Duration> {
+        self.number_or(name, default, range).map(Duration::from_millis)
+    }
+
+    /// `true` or `false`.
+    pub fn boolean_or(&mut self, name: &str, default: bool) -> Option<bool> {
+        self.or(name, "true or false", default, |text| text.parse().ok())
+    }
+
+    /// One word of a closed list.
+    pub fn one_of<T: Copy>(&mut self, name: &str, default: T, words: &[(&str, T)]) -> Option<T> {
+        let expected = words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(" or ");
+        self.or(name, &expected, default, |text| {
+            words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value)
+        })
+    }
+
+    /// A path that must be given; whether it exists is for its user to find out.
+    pub fn path(&mut self, name: &str) -> Option<PathBuf> {
+        self.required(name, "a path", |text| Some(PathBuf::from(text)))
+    }
+
+    /// The address of another service, `http://HOST:PORT[/PATH]`.
+    pub fn url(&mut self, name: &str) -> Option<HttpUrl> {
+        self.required(name, "http://HOST:PORT[/PATH]", |text| text.parse().ok())
+    }
+
+    /// The address of another service that may be absent.
+    pub fn optional_url(&mut self, name: &str) -> Option<Option<HttpUrl>> {
+        self.optional(name, "http://HOST:PORT[/PATH]", |text| text.parse().ok())
+    }
+
+    /// What checks access tokens: the keys that `USER_SERVICE_URL` publishes, or `JWT_SECRET` where that is set.
+    pub fn verifier(&mut self, clock: &Clock) -> Option<Verifier> {
+        match self.optional_secret("JWT_SECRET")? {
+            None => self.url("USER_SERVICE_URL").map(|url| Verifier::fetching(url, clock.clone())),
+            Some(secret) => Some(Verifier::with_secret(&secret, clock.clone())),
+        }
+    }
+
+    /// `sqlite:PATH`, the only database this build has an adapter for.
+    pub fn sqlite(&mut self, name: &str) -> Option<PathBuf> {
+        let text = self.required(name, "sqlite:PATH", |text| Some(text.to_owned()))?;
+        match text.strip_prefix("sqlite:") {
+            Some(path) if !path.is_empty() => Some(PathBuf::from(path)),
+            _ => {
+                self.problem(name, "this build has only the embedded adapter; expected sqlite:PATH");
+                None
+            }
+        }
+    }
+
+    /// Refuses addresses of servers that this build has no adapter for.
+    pub fn embedded_only(&mut self, names: &[&str]) -> Option<()> {
+        let mut all_absent = Some(());
+        for name in names {
+            let present = self.raw(name)?.is_some();
+            if present {
+                self.problem(
+                    name,
+                    "this build has only the embedded adapter; unset it and set EMBEDDED_DIR instead",
+                );
+                all_absent = None;
+            }
+        }
+        all_absent
+    }
+
+    /// The value of `name` or of the file that `name_FILE` names; the outer `None` means a noted problem.
+    fn raw(&mut self, name: &str) -> Option<Option<String>> {
+        let file_name = format!("{name}_FILE");
+        let direct = self.value(name)?;
+        let file = self.value(&file_name)?;
+        match (direct, file) {
+            (Some(_), Some(_)) => {
+                self.problem(name, format!("both it and {file_name} are set; keep one"));
+                None
+            }
+            (Some(value), None) => Some(Some(value)),
+            (None, None) => Some(None),
+            (None, Some(path)) => match std::fs::read_to_string(&path) {
+                Ok(text) => {
+                    let text = text.strip_suffix('\n').unwrap_or(&text);
+                    let text = text.strip_suffix('\r').unwrap_or(text);
+                    Some(Some(text.to_owned()).filter(|text| !text.is_empty()))
+                }
+                Err(error) => {
+                    self.problem(&file_name, format!("cannot read the file {path}: {error}"));
+                    None
+                }
+            },
+        }
+    }
+
+    fn value(&mut self, name: &str) -> Option<Option<String>> {
+        match self.environment.variables.get(name) {
+            None => Some(None),
+            Some(Some(text)) => Some(Some(text.clone()).filter(|text| !text.is_empty())),
+            Some(None) => {
+                self.problem(name, "expected UTF-8 text");
+                None
+            }
+        }
+    }
+}

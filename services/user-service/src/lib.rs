@@ -1,0 +1,192 @@
+//! user-service: who somebody is. It registers people, signs them in and out, signs the access tokens that every other
+//! service verifies, and starts the connection of a MercadoLibre account.
+//!
+//! Modules in reading order: [`account`] and [`token`] are the words; [`accounts`] and [`connections`] the use cases;
+//! [`password`], [`throttle`], [`consent`], [`browser`] and [`random`] what they lean on; [`store`], [`integration`],
+//! [`catalog`] and [`followup`] the seams to the outside; [`routes`] the HTTP surface; [`settings`] the environment.
+
+pub mod account;
+pub mod accounts;
+pub mod browser;
+pub mod catalog;
+pub mod connections;
+pub mod consent;
+pub mod error;
+pub mod followup;
+pub mod integration;
+pub mod metrics;
+pub mod password;
+pub mod random;
+pub mod routes;
+pub mod settings;
+pub mod store;
+pub mod throttle;
+pub mod token;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use service_kit::eventlog::EventLog;
+use service_kit::health::Kind;
+use service_kit::sqlite::{Pool, SqliteError};
+use service_kit::{Clock, Identity, Kit, Listener, ServeError, Shutdown};
+use tokio::sync::Notify;
+
+use crate::accounts::Accounts;
+use crate::catalog::CatalogService;
+use crate::connections::Connections;
+use crate::followup::FollowUps;
+use crate::integration::IntegrationService;
+use crate::metrics::Metrics;
+use crate::password::{HashError, Hasher};
+use crate::random::{Entropy, SystemEntropy};
+use crate::routes::App;
+use crate::settings::{Settings, SigningKeys};
+use crate::store::{AccountStore, EmbeddedThrottle, SqliteAccounts, StoreError};
+use crate::throttle::Throttle;
+use crate::token::KeyError;
+
+/// Who this service is.
+pub const IDENTITY: Identity = Identity::new("user-service", env!("CARGO_PKG_VERSION"), 3001);
+
+/// How often a starting service looks whether the migrations have run.
+const STARTUP_PERIOD: Duration = Duration::from_millis(250);
+
+/// How often a started one looks whether the database answers.
+const CHECK_PERIOD: Duration = Duration::from_secs(1);
+
+/// How long the follow-up worker may go on after the last request is answered.
+const WORKER_GRACE: Duration = Duration::from_secs(2);
+
+/// Connections to the database and to the throttle's file. SQLite writes one at a time, so more would only wait.
+const CONNECTIONS: usize = 4;
+
+/// user-service could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The keys were good when the settings were read.
+    #[error("cannot use the signing keys")]
+    Keys(#[from] KeyError),
+    /// The hasher could not be made.
+    #[error("cannot prepare password hashing")]
+    Hasher(#[from] HashError),
+    /// A store under `EMBEDDED_DIR` could not be opened.
+    #[error("cannot open the embedded stores")]
+    Throttle(#[from] StoreError),
+    /// The event log under `EMBEDDED_DIR` could not be opened.
+    #[error("cannot open the event log")]
+    EventLog(#[from] SqliteError),
+    /// The listening socket broke.
+    #[error("cannot go on serving")]
+    Serve(#[from] ServeError),
+}
+
+/// What tests decide and production takes from the machine.
+pub struct Ports {
+    /// The time.
+    pub clock: Clock,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+impl Ports {
+    /// The machine's clock and randomness.
+    #[must_use]
+    pub fn system() -> Self {
+        Self { clock: Clock::system(), entropy: Arc::new(SystemEntropy) }
+    }
+}
+
+/// Serves until the shutdown has drained everything.
+///
+/// # Errors
+/// [`RunError`].
+pub async fn run(settings: Settings, listener: Listener, shutdown: Shutdown) -> Result<(), RunError> {
+    run_with(settings, Ports::system(), listener, shutdown).await
+}
+
+/// [`run`] with a clock and randomness of one's own.
+///
+/// # Errors
+/// [`RunError`].
+pub async fn run_with(
+    settings: Settings,
+    ports: Ports,
+    listener: Listener,
+    shutdown: Shutdown,
+) -> Result<(), RunError> {
+    let Ports { clock, entropy } = ports;
+    if matches!(settings.keys, SigningKeys::SharedSecret(_)) {
+        tracing::warn!(
+            "JWT_SECRET signs with HS256: every verifier could forge tokens; set JWT_KEYS instead"
+        );
+    }
+    let kit = Kit::new(IDENTITY, &settings.base).announce(&routes::ROUTES);
+    let metrics = Metrics::new(&kit.metrics);
+
+    let database = Pool::new("postgresql", &settings.database, CONNECTIONS);
+    let state = Pool::new("redis", &settings.embedded.join("redis").join("state.db"), CONNECTIONS);
+    let events = EventLog::open(&settings.embedded, clock.clone()).await?;
+    Pool::register(&kit.metrics, &[&database, &state, events.pool()]);
+    let store: Arc<dyn AccountStore> = Arc::new(SqliteAccounts::new(database));
+    let throttle = Throttle::new(Arc::new(EmbeddedThrottle::open(state).await?), clock.clone());
+    watch_store(&kit, &store, &shutdown);
+
+    let internal = settings.internal_token;
+    let catalog = settings.catalog.map(|url| CatalogService::new(url, internal.clone()));
+    let integration = Arc::new(IntegrationService::new(settings.integration, internal));
+    let hasher = Hasher::new(
+        settings.hash_cost,
+        settings.hash_workers,
+        settings.hash_queue,
+        Arc::clone(&entropy),
+        metrics.clone(),
+    )?;
+    let wake = Arc::new(Notify::new());
+    let follow_ups = FollowUps::new(
+        Arc::clone(&store),
+        Arc::clone(&integration),
+        catalog,
+        Arc::new(events),
+        clock.clone(),
+        Arc::clone(&wake),
+    );
+    let accounts = Accounts {
+        store: Arc::clone(&store),
+        hasher,
+        throttle,
+        keyring: Arc::new(settings.keys.keyring(clock.clone())?),
+        clock: clock.clone(),
+        entropy: Arc::clone(&entropy),
+        metrics: metrics.clone(),
+        wake,
+    };
+    let connections = Connections { store, integration, page: settings.consent, clock, entropy, metrics };
+    let app = App {
+        accounts: Arc::new(accounts),
+        connections: Arc::new(connections),
+        operator_token: settings.operator_token,
+    };
+
+    let mut worker = tokio::spawn(follow_ups.run(shutdown.clone()));
+    let served = kit.serve(routes::router(app), listener, shutdown).await;
+    // The worker stops by itself after the attempt at hand, if the drain has not waited long enough already. Cutting
+    // it off loses nothing: what is not struck off is done by another replica.
+    if tokio::time::timeout(WORKER_GRACE, &mut worker).await.is_err() {
+        worker.abort();
+    }
+    Ok(served?)
+}
+
+/// Started when the migrations have run, ready while the database answers.
+fn watch_store(kit: &Kit, store: &Arc<dyn AccountStore>, shutdown: &Shutdown) {
+    let (migrated, reachable) = (Arc::clone(store), Arc::clone(store));
+    kit.health.watch("migrations", Kind::Startup, STARTUP_PERIOD, shutdown, move || {
+        let store = Arc::clone(&migrated);
+        async move { store.migrated().await }
+    });
+    kit.health.watch("database", Kind::Ready, CHECK_PERIOD, shutdown, move || {
+        let store = Arc::clone(&reachable);
+        async move { store.reachable().await }
+    });
+}
