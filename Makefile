@@ -1,0 +1,49 @@
+# What a person types. `make check` before each commit, `make test` before a push.
+# The two commands of README need Rust, a C compiler and make; `make test` installs from Debian what it needs.
+
+SHELL := bash
+CARGO ?= cargo
+export CARGO_TERM_COLOR ?= auto
+
+.PHONY: help check lint test test-full e2e-local e2e-services e2e-kubernetes e2e-swarm stores bench bench-load \
+	bench-dash soak docs schema schema-check dist requirements clean-local
+
+help: ## List what there is
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+check: ## Format, lints and core's tests; under a minute after the first build
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
+	$(CARGO) test -q -p mlctl-core --features sim
+
+requirements: ## Install from Debian what the tests need, and say what else is missing
+	bash tests/requirements.sh
+
+test: requirements ## Everything that needs no cluster, and the short end-to-end suites
+	bash tests/run.sh short
+
+test-full: requirements ## Every suite, at full length
+	bash tests/run.sh full
+
+e2e-local: ## The end-to-end suite of the embedded target
+	bash tests/run.sh e2e-local
+
+docs: ## Build the documentation, broken links are errors
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items -q
+
+schema: ## Write the JSON Schemas and the event page anew
+	$(CARGO) run -q -- config schema system > schema/mlctl.schema.json
+	$(CARGO) run -q -- config schema playbook > schema/playbook.schema.json
+
+schema-check: ## Fail when the committed schemas are not what the code says
+	bash tests/schema-check.sh
+
+dist: ## A release archive that needs no build
+	bash tests/dist.sh
+
+clean-local: ## Stop and remove what the embedded target runs here
+	$(CARGO) run -q --release -- down --purge --yes
+
+# Suites that later work brings. Each says so and fails, so that nothing skipped looks green.
+e2e-services e2e-kubernetes e2e-swarm stores bench bench-load bench-dash soak:
+	@echo "make $@: not part of this version of mlctl; CHANGELOG.md says what is" >&2; exit 40

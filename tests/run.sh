@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Everything that says whether this tree is good, in stages; stops at the first stage that fails.
+#
+#   tests/run.sh short        what `make test` and CI run: no cluster, no network besides crates
+#   tests/run.sh full         the same with every end-to-end case at full length
+#   tests/run.sh e2e-local    only the end-to-end suite of the embedded target
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+length=${1:-short}
+case $length in
+short | full | e2e-local) ;;
+*)
+	echo "tests/run.sh $length: expected short, full or e2e-local" >&2
+	exit 2
+	;;
+esac
+export MLCTL_TEST_LENGTH=$length
+cargo=${CARGO:-cargo}
+began=$SECONDS
+summary=()
+
+# A stage is a title and a command; how long it took is told at once and again at the end.
+stage() {
+	local title=$1 from=$SECONDS
+	shift
+	printf '\n=== %s: %s\n' "$title" "$*"
+	if ! "$@"; then
+		printf '\n'
+		if ((${#summary[@]})); then printf '%s\n' "${summary[@]}"; fi
+		printf 'FAILED  %s after %d s; again with: %s\n' "$title" $((SECONDS - from)) "$*" >&2
+		exit 1
+	fi
+	local line
+	printf -v line 'passed  %-26s %5d s' "$title" $((SECONDS - from))
+	summary+=("$line")
+	printf '=== %s\n' "$line"
+}
+
+docs() {
+	RUSTDOCFLAGS="-D warnings" "$cargo" doc --workspace --no-deps --document-private-items --quiet
+}
+
+# The services are built by mlctl, as a person's first deploy builds them: a dry run plans and changes nothing.
+services_through_mlctl() {
+	local folder
+	folder=$(mktemp -d)
+	MLCTL_STATE=$folder/state MLCTL_LOCAL=$folder/local XDG_RUNTIME_DIR=$folder \
+		target/release/mlctl deploy --dry-run --quiet >"$folder/plan" || {
+		cat "$folder/plan"
+		rm -rf "$folder"
+		return 1
+	}
+	MLCTL_STATE=$folder/state MLCTL_LOCAL=$folder/local XDG_RUNTIME_DIR=$folder \
+		target/release/mlctl down --purge --yes --quiet || return 1
+	rm -rf "$folder"
+	ls target/release/{user,integration,catalog,analytics}-service target/release/gateway target/release/ml-api-sim
+}
+
+if [[ $length != e2e-local ]]; then
+	stage "format" "$cargo" fmt --all --check
+	stage "lints" "$cargo" clippy --workspace --all-targets --all-features --quiet -- -D warnings
+	stage "unit and integration" "$cargo" test --workspace --all-features --exclude mlctl-tests --quiet
+	stage "documentation" docs
+fi
+stage "mlctl, release build" "$cargo" build --release --quiet -p mlctl
+if [[ $length != e2e-local ]]; then
+	stage "schemas" bash tests/schema-check.sh
+fi
+stage "services, built by mlctl" services_through_mlctl
+if [[ $length != e2e-local ]]; then
+	stage "release archive" bash tests/dist.sh
+	stage "tidy" "$cargo" test -p mlctl-tests --quiet --lib --bins --test tidy
+fi
+# What measures runs alone; what waits for replicas most of the time does so side by side.
+e2e=("$cargo" test -p mlctl-tests --test local --)
+stage "end to end, acts" "${e2e[@]}" --test-threads=2 --show-output --skip kpis:: --skip rollouts:: --skip shipped::
+stage "end to end, measured" "${e2e[@]}" --test-threads=1 --show-output kpis:: rollouts:: shipped::
+
+printf '\n'
+printf '%s\n' "${summary[@]}"
+printf 'passed  %-26s %5d s\n' "everything ($length)" $((SECONDS - began))
