@@ -62,6 +62,7 @@ if [[ $length != e2e-local ]]; then
 	stage "lints" "$cargo" clippy --workspace --all-targets --all-features --quiet -- -D warnings
 	stage "unit and integration" "$cargo" test --workspace --all-features --exclude mlctl-tests --quiet
 	stage "documentation" docs
+	stage "one build of shared crates" bash tests/same-features.sh
 fi
 stage "mlctl, release build" "$cargo" build --release --quiet -p mlctl
 if [[ $length != e2e-local ]]; then
