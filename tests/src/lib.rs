@@ -10,6 +10,7 @@
 mod binaries;
 mod finished;
 mod http;
+mod knobs;
 mod load;
 mod ports;
 mod processes;
@@ -18,6 +19,7 @@ mod sandbox;
 pub use binaries::{mlctl, repository};
 pub use finished::Finished;
 pub use http::{Answer, ask, get, send};
+pub use knobs::{BACK, FRONT, assert_settled, at_full_length, item};
 pub use load::{Load, Tally};
 pub use ports::free_ports;
 pub use processes::{Process, kill, of_folder};

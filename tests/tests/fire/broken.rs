@@ -1,0 +1,1 @@
+//! Releases broken in the ways that production breaks them.

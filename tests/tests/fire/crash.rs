@@ -1,0 +1,1 @@
+//! `kill -9` of mlctl after each kind of journal record, then a resume.

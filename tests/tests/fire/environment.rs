@@ -1,0 +1,1 @@
+//! Full disks, closed streams, missing folders, broken terminals: a clear end each.

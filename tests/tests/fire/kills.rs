@@ -1,0 +1,1 @@
+//! Random `kill -9` of agent, shims and replicas under load.

@@ -1,0 +1,1 @@
+//! Many deploys at once, dead and sleeping owners, jumping clocks.

@@ -1,0 +1,1 @@
+//! Journals and evidence: verified, repaired, kept, pruned.

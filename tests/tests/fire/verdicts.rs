@@ -1,0 +1,1 @@
+//! How long a verdict takes, and what must not be one.
