@@ -126,18 +126,18 @@ fn failed(operation: &'static str, run: &str, error: &std::io::Error) -> Journal
 #[async_trait]
 impl Journal for RunJournal {
     async fn append(&self, line: &str) -> Result<(), JournalError> {
-        {
-            let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-            file.write_all(format!("{line}\n").as_bytes())
-                .and_then(|()| file.sync_data())
-                .map_err(|error| failed("write", &self.run, &error))?;
-        }
+        // The target first: it refuses the record of a run that another process has carried on, and the copy at home
+        // may be that process's too.
         self.mirror.append(&self.run, line).await.map_err(|error| JournalError {
             operation: "mirror",
             run: self.run.clone(),
             reason: error.to_string(),
             source: None,
-        })
+        })?;
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.write_all(format!("{line}\n").as_bytes())
+            .and_then(|()| file.sync_data())
+            .map_err(|error| failed("write", &self.run, &error))
     }
 }
 

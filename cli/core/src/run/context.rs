@@ -10,13 +10,14 @@ use tokio::time::Instant;
 
 use super::CancelToken;
 use super::engine::describe;
+use super::hold::Hold;
 use super::journal::{Entry, Writer};
 use crate::clock::Clock;
 use crate::event::{EVENT_VERSION, Event, EventKind, EventSink};
 use crate::gate::GateResult;
 use crate::item::{Digest, ItemId};
 use crate::ports::{
-    Fence, Inspector, JournalError, LoadReport, LoadRunner, Orchestrator, ReleaseStore, StoreAdmin,
+    Fence, Inspector, JournalError, Lease, LoadReport, LoadRunner, Orchestrator, ReleaseStore, StoreAdmin,
 };
 use crate::snapshot::Live;
 use crate::status::Cause;
@@ -114,6 +115,7 @@ pub struct StepContext<'a> {
     pub(super) step: &'a str,
     pub(super) teller: &'a Teller<'a>,
     pub(super) journal: &'a Writer<'a>,
+    pub(super) hold: &'a Hold<'a>,
     pub(super) shared: &'a Shared,
 }
 
@@ -133,15 +135,23 @@ impl StepContext<'_> {
     /// Writes an effect ahead. The effect must not happen when this fails.
     ///
     /// # Errors
-    /// A journal that cannot be written.
-    pub async fn intend(&self, effect: &str, before: Option<&Digest>) -> Result<(), JournalError> {
+    /// A lease that is lost; a journal that cannot be written.
+    pub async fn intend(&self, effect: &str, before: Option<&Digest>) -> Result<(), StepError> {
+        self.hold.confirm().await?;
         self.journal
             .append(Entry::EffectIntent {
                 step: self.step.to_owned(),
                 effect: effect.to_owned(),
                 before: before.cloned(),
             })
-            .await
+            .await?;
+        Ok(())
+    }
+
+    /// Returns the lease, for effects in places that know no fence.
+    #[must_use]
+    pub fn lease(&self) -> &dyn Lease {
+        self.hold.lease()
     }
 
     /// Records that an effect happened.

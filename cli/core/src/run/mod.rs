@@ -3,6 +3,7 @@
 mod cancel;
 mod context;
 mod engine;
+mod hold;
 pub mod journal;
 mod observe;
 mod records;

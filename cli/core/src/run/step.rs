@@ -10,13 +10,11 @@ use super::context::StepContext;
 use super::engine::{DONE_BEFORE, Engine, describe, failed_outcome, millis, not_run, step_items};
 use super::journal::Entry;
 use super::observe::Place;
-use super::records::lease_lost;
 use super::retry::Backoff;
 use crate::event::{EventKind, Outcome};
 use crate::item::ItemId;
 use crate::plan::Step;
 use crate::playbook::StepFailure;
-use crate::ports::JournalError;
 use crate::steps::{Action, ClockKind, StepError, StepNote};
 
 impl Engine<'_> {
@@ -37,10 +35,13 @@ impl Engine<'_> {
             return Ok(self.finish_step(phase, step, &note, started));
         }
         let intent = Entry::StepIntent { phase: phase.to_owned(), step: step.id.clone() };
-        if let Err(error) = self.journal.append(intent).await {
-            let note = StepNote { outcome: Outcome::WillNotRun, text: format!("not run: {error}") };
+        if let Err(error) = self.record(intent).await {
+            let note = match &error {
+                StepError::LeaseLost => not_run(&error),
+                _ => StepNote { outcome: Outcome::WillNotRun, text: format!("not run: {error}") },
+            };
             self.finish_step(phase, step, &note, started);
-            return Err(error.into());
+            return Err(error);
         }
         let mut backoff = Backoff::new(
             Duration::from_millis(500),
@@ -72,7 +73,12 @@ impl Engine<'_> {
                 }
                 Err(error) => {
                     let note = StepNote { outcome: failed_outcome(&error), text: error.to_string() };
-                    self.end_step(phase, step, &note, started).await?;
+                    if matches!(error, StepError::LeaseLost) {
+                        // Whoever carried the run on meanwhile writes its journal.
+                        self.finish_step(phase, step, &note, started);
+                    } else {
+                        self.end_step(phase, step, &note, started).await?;
+                    }
                     return Err(error);
                 }
             }
@@ -98,9 +104,9 @@ impl Engine<'_> {
         started: Instant,
     ) -> Result<Outcome, StepError> {
         if let Err(error) = self.record_step(phase, step, note.outcome, &note.text).await {
-            let failed = StepNote { outcome: Outcome::Failed, text: error.to_string() };
+            let failed = StepNote { outcome: failed_outcome(&error), text: error.to_string() };
             self.finish_step(phase, step, &failed, started);
-            return Err(error.into());
+            return Err(error);
         }
         Ok(self.finish_step(phase, step, note, started))
     }
@@ -145,7 +151,7 @@ impl Engine<'_> {
         }
         let context = StepContext {
             ports: self.ports,
-            fence: self.request.lease.fence(),
+            fence: self.hold.fence(),
             cancel: self.request.cancel,
             seed: self.request.seed,
             observations: self.observer.sender.subscribe(),
@@ -153,6 +159,7 @@ impl Engine<'_> {
             step: &step.id,
             teller: self.teller,
             journal: self.journal,
+            hold: self.hold,
             shared: &self.shared,
         };
         let act = async {
@@ -162,7 +169,10 @@ impl Engine<'_> {
         tokio::select! {
             biased;
             error = self.stopped() => Err(error),
-            result = act => result.map_err(lease_lost),
+            result = act => match result {
+                Ok(note) => Ok(note),
+                Err(error) => Err(self.hold.judge_by_asking(error).await),
+            },
             error = self.fallen() => Err(error),
             () = sleep_until(until) => Err(StepError::Deadline { clock, waiting: self.waiting(&items, step) }),
         }
@@ -219,9 +229,9 @@ impl Engine<'_> {
         step: &Step,
         outcome: Outcome,
         note: &str,
-    ) -> Result<(), JournalError> {
+    ) -> Result<(), StepError> {
         let (phase, step) = (phase.to_owned(), step.id.clone());
-        self.journal.append(Entry::StepDone { phase, step, outcome, note: note.to_owned() }).await
+        self.record(Entry::StepDone { phase, step, outcome, note: note.to_owned() }).await
     }
 }
 

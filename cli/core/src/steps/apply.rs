@@ -38,6 +38,17 @@ struct Flight {
     current_since: Option<Instant>,
 }
 
+/// A look that is later than it should be by more than this means that the process did not run.
+const HELD_UP: Duration = Duration::from_secs(3);
+
+impl Flight {
+    /// Leaves out a time in which this process did not run.
+    fn pass_over(&mut self, time: Duration) {
+        self.moved += time;
+        self.current_since = None;
+    }
+}
+
 impl Apply {
     pub(super) async fn run(&self, context: &StepContext<'_>) -> Result<StepNote, StepError> {
         let mut open: Vec<&Write> = self.writes.iter().rev().collect();
@@ -46,7 +57,13 @@ impl Apply {
         let mut written = 0_usize;
         let alone_first = self.writes.len() > self.width;
         let mut observations = context.observations.clone();
+        let mut due = Instant::now();
         loop {
+            // What nobody looked at is neither a calm nor a standstill: the clocks of the flights begin where they were.
+            let late = due.elapsed();
+            if late > HELD_UP {
+                flights.values_mut().for_each(|flight| flight.pass_over(late));
+            }
             let admitted = if alone_first && settled.is_empty() { 1 } else { self.width.max(1) };
             while flights.len() - settled.len() < admitted
                 && let Some(write) = open.pop()
@@ -58,6 +75,7 @@ impl Apply {
             }
             let lives = observations.borrow_and_update().clone();
             let wake = self.look(context, &lives, &mut flights, &mut settled)?;
+            due = wake;
             if open.is_empty() && settled.len() == flights.len() {
                 return Ok(note(written, self.writes.len()));
             }

@@ -10,6 +10,7 @@ mod events;
 mod health;
 mod history;
 mod loadtest;
+mod lock;
 mod logs;
 mod maintenance;
 mod man;
@@ -104,18 +105,15 @@ pub struct ActArgs {
 }
 
 impl ActArgs {
-    /// Makes ready to carry an act out, after waiting in line where that was asked for. A dry run waits for nobody.
-    async fn conduct<'a>(
+    /// Makes ready to carry an act out. A dry run waits for nobody.
+    fn conduct<'a>(
         &self,
         session: &'a Session,
         settings: &'a Settings,
         printer: &'a Printer,
     ) -> Result<Conduct<'a>, CommandError> {
-        let conduct = Conduct::new(session, settings, printer, self.lock.wait())?;
-        if !self.dry_run {
-            conduct.unless_asked("wait for the lock", conduct.wait_in_line()).await?;
-        }
-        Ok(conduct)
+        let wait = self.lock.wait().filter(|_| !self.dry_run);
+        Conduct::new(session, settings, printer, wait)
     }
 }
 
@@ -160,6 +158,7 @@ pub(crate) enum Command {
     Down(down::DownArgs),
     Runs(runs::RunsArgs),
     Loadtest(loadtest::LoadtestArgs),
+    Lock(lock::LockArgs),
     Db(db::DbArgs),
     Config(config::ConfigArgs),
     Version(version::VersionArgs),
@@ -170,7 +169,7 @@ pub(crate) enum Command {
 }
 
 /// Verbs of the contract that a later version brings.
-const LATER: [&str; 20] = [
+const LATER: [&str; 19] = [
     "alerts",
     "approve",
     "audit",
@@ -186,7 +185,6 @@ const LATER: [&str; 20] = [
     "images",
     "kill-switch",
     "kpi",
-    "lock",
     "override",
     "playbook",
     "render",
@@ -212,6 +210,7 @@ pub(crate) async fn dispatch(
         Command::Maintenance(args) => maintenance::run(&args, settings, printer).await,
         Command::Down(args) => down::run(&args, settings, printer).await,
         Command::Runs(args) => runs::run(&args, settings, printer).await,
+        Command::Lock(args) => lock::run(&args, settings, printer).await,
         Command::Loadtest(args) => loadtest::run(&args, settings, printer).await,
         Command::Db(args) => db::run(&args, settings, printer).await,
         Command::Config(args) => config::run(&args, settings, printer),

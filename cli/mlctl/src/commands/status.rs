@@ -10,8 +10,8 @@ use mlctl_core::snapshot::{Live, Snapshot};
 use mlctl_core::status::Status;
 use serde::Serialize;
 
-use crate::conduct::lock_sentence;
 use crate::error::{CommandError, ExitStatus};
+use crate::lock::lock_sentence;
 use crate::output::{Printer, Style, Table};
 use crate::session::Session;
 use crate::settings::Settings;

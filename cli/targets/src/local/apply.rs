@@ -23,13 +23,13 @@ impl Local {
             Write::Remove { id } if id.kind == ItemKind::Workload => {
                 let name = id.name.clone();
                 let applied = self.ask_write(id, Request::Remove { fence, name }).await?;
-                self.note_removed(id)?;
+                self.note_removed(id, fence).await?;
                 Ok(applied)
             }
             Write::Remove { id } => {
                 lease::check(&self.client, APPLY, &id.to_string(), fence).await?;
                 // What a secret or store holds stays on disk: it outlives releases. `down --purge` removes the folder.
-                let generation = self.note_removed(id)?;
+                let generation = self.note_removed(id, fence).await?;
                 Ok(Applied { generation })
             }
             Write::Scale { id, replicas } => {
@@ -53,7 +53,7 @@ impl Local {
         let put = Request::Put { fence, digest: item.digest.clone(), spec: Box::new(spec), replicas };
         let applied = self.ask_write(&item.id, put).await?;
         let record = ItemRecord { item: item.clone(), generation: applied.generation, removed: false };
-        items::keep(&self.layout, &record)?;
+        self.keep_item(&record, fence).await?;
         Ok(applied)
     }
 
@@ -69,8 +69,10 @@ impl Local {
             ItemKind::Namespace => files::make_folder(self.layout.root())?,
             ItemKind::Secret => {
                 let name = &item.id.name;
-                let fresh = secrets::ensure(&self.layout, name, item, &self.settings.secret_values)?;
-                if let Some(version) = fresh {
+                let fresh = secrets::fresh(&self.layout, name, item, &self.settings.secret_values)?;
+                if let Some(value) = fresh {
+                    let (version, changes) = secrets::next_version(&self.layout, name, &value)?;
+                    lease::keep(&self.client, APPLY, &item.id.to_string(), fence, changes).await?;
                     self.roll_readers(name, version, fence).await?;
                 }
             }
@@ -84,7 +86,8 @@ impl Local {
             return Ok(Applied { generation: known.generation });
         }
         let generation = before.map_or(0, |record| record.generation) + 1;
-        items::keep(&self.layout, &ItemRecord { item: item.clone(), generation, removed: false })?;
+        let record = ItemRecord { item: item.clone(), generation, removed: false };
+        self.keep_item(&record, fence).await?;
         Ok(Applied { generation })
     }
 
@@ -110,12 +113,17 @@ impl Local {
         Ok(())
     }
 
-    fn note_removed(&self, id: &ItemId) -> Result<u64> {
+    async fn keep_item(&self, record: &ItemRecord, fence: Fence) -> Result<()> {
+        let subject = record.item.id.to_string();
+        lease::keep(&self.client, APPLY, &subject, fence, vec![items::kept(record)?]).await
+    }
+
+    async fn note_removed(&self, id: &ItemId, fence: Fence) -> Result<u64> {
         let Some(mut record) = items::find(&self.layout, id)? else { return Ok(0) };
         if !record.removed {
             record.removed = true;
             record.generation += 1;
-            items::keep(&self.layout, &record)?;
+            self.keep_item(&record, fence).await?;
         }
         Ok(record.generation)
     }

@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind as Io, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use mlctl_core::local_protocol::StateChange;
 use mlctl_core::ports::{ErrorKind, OrchestratorError, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -51,10 +52,11 @@ pub(crate) fn sync(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Writes a value as JSON.
-pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
-    let text = serde_json::to_vec_pretty(value).map_err(|e| failed("write", path)(e.into()))?;
-    write(path, &text)
+/// Returns the change that writes a value as JSON to a path in the state folder.
+pub(crate) fn change<T: Serialize>(path: &str, value: &T) -> Result<StateChange> {
+    let content =
+        serde_json::to_string_pretty(value).map_err(|e| failed("write", Path::new(path))(e.into()))?;
+    Ok(StateChange::Write { path: path.to_owned(), content })
 }
 
 /// Reads a JSON file; none when it is not there.

@@ -7,12 +7,15 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use mlctl_core::ports::{ErrorKind, OrchestratorError, Result, RunMirror};
+use mlctl_core::run::journal;
 
 use super::Local;
 use super::files;
 
 /// Journals kept; a new one beyond removes the oldest.
 const JOURNALS_KEPT: usize = 1_000;
+/// Bytes read at a time, from the end.
+const BLOCK: u64 = 16 << 10;
 
 impl Local {
     fn journals(&self) -> PathBuf {
@@ -41,9 +44,16 @@ impl RunMirror for Local {
             }
         }
         let failed = || files::failed("append to", &path);
-        drop_torn_tail(&path).map_err(failed())?;
         let mut file =
             OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(failed())?;
+        // Between looking at the end and writing behind it, nobody else writes.
+        file.lock().map_err(failed())?;
+        drop_torn_tail(&path).map_err(failed())?;
+        let last = last_line(&path).map_err(failed())?;
+        if !journal::follows(last.as_deref(), line) {
+            let reason = "another process has carried this run on: it is no longer this one's";
+            return Err(OrchestratorError::new(ErrorKind::Conflict, "append to the journal of", run, reason));
+        }
         file.write_all(format!("{line}\n").as_bytes()).map_err(failed())?;
         file.sync_data().map_err(failed())?;
         // The first line is durable once its file has a name.
@@ -64,6 +74,28 @@ impl RunMirror for Local {
         let names = files::names(&self.journals())?;
         Ok(names.iter().filter_map(|name| name.strip_suffix(".jsonl")).map(ToOwned::to_owned).collect())
     }
+}
+
+/// Returns the last whole line.
+fn last_line(path: &Path) -> std::io::Result<Option<String>> {
+    let mut file = std::fs::File::open(path)?;
+    let mut end = file.metadata()?.len();
+    let mut tail: Vec<u8> = Vec::new();
+    while end > 0 {
+        let begin = end.saturating_sub(BLOCK);
+        let mut block = vec![0; usize::try_from(end - begin).unwrap_or_default()];
+        file.seek(SeekFrom::Start(begin))?;
+        file.read_exact(&mut block)?;
+        block.append(&mut tail);
+        tail = block;
+        end = begin;
+        let whole = tail.strip_suffix(b"\n").unwrap_or(&tail);
+        if let Some(at) = whole.iter().rposition(|byte| *byte == b'\n') {
+            return Ok(Some(String::from_utf8_lossy(&whole[at + 1..]).into_owned()));
+        }
+    }
+    let whole = tail.strip_suffix(b"\n").unwrap_or(&tail);
+    Ok((!whole.is_empty()).then(|| String::from_utf8_lossy(whole).into_owned()))
 }
 
 /// Takes away what a kill left of a last line: a record behind it would make the whole journal unreadable.
@@ -90,7 +122,24 @@ fn drop_torn_tail(path: &Path) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::drop_torn_tail;
+    use super::{BLOCK, drop_torn_tail, last_line};
+
+    #[test]
+    fn the_last_line_is_found_however_long_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.jsonl");
+        let long = "x".repeat(3 * usize::try_from(BLOCK).unwrap());
+        for (text, last) in [
+            (String::new(), None),
+            ("a\n".to_owned(), Some("a")),
+            ("a\nb\n".to_owned(), Some("b")),
+            (format!("a\n{long}\n"), Some(long.as_str())),
+            (format!("{long}\nb\n"), Some("b")),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(last_line(&path).unwrap().as_deref(), last);
+        }
+    }
 
     #[test]
     fn only_whole_lines_stay() {

@@ -9,25 +9,38 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use mlctl_core::local_protocol::Request;
 use mlctl_core::overrides::{Override, OverrideKind};
-use mlctl_core::ports::{ErrorKind, OrchestratorError, OverrideStore, Result};
+use mlctl_core::ports::{ErrorKind, Fence, OrchestratorError, OverrideStore, Result};
 use tokio::time::{Instant, sleep};
 
 use super::items::{self, LocalWorkload};
-use super::{Local, files, maintenance};
+use super::{Local, files, lease, maintenance};
 
 /// For another mlctl that changes overrides, or puts a workload with them.
 const LOCK_WAIT: Duration = Duration::from_secs(15);
 /// Between two tries.
 const LOOK: Duration = Duration::from_millis(20);
+/// The file, in the state folder.
+const FILE: &str = "overrides.json";
 
 impl Local {
     fn overrides_file(&self) -> PathBuf {
-        self.layout.root().join("overrides.json")
+        self.layout.root().join(FILE)
     }
 
     /// Returns the overrides that are kept, those that are over too.
     pub(super) fn overrides(&self) -> Result<Vec<Override>> {
         Ok(files::read_json(&self.overrides_file())?.unwrap_or_default())
+    }
+
+    async fn keep_overrides(
+        &self,
+        operation: &'static str,
+        id: &str,
+        all: &[Override],
+        fence: Fence,
+    ) -> Result<()> {
+        let change = files::change(FILE, &all)?;
+        lease::keep(&self.client, operation, &format!("override {id}"), fence, vec![change]).await
     }
 
     /// Returns the overrides that are in force now.
@@ -68,7 +81,7 @@ impl Local {
     }
 
     /// Rewrites the routes of every public front that runs, without rolling it.
-    async fn tell_fronts(&self, overrides: &[Override]) -> Result<()> {
+    async fn tell_fronts(&self, overrides: &[Override], fence: Fence) -> Result<()> {
         for record in items::all(&self.layout)?.into_values() {
             let Ok(workload) = LocalWorkload::of(&record.item, "maintain") else { continue };
             let mut spec = workload.spec;
@@ -76,7 +89,7 @@ impl Local {
             for file in spec.files.into_iter().filter(|file| file.live && workload.gateway) {
                 let name = record.item.id.name.clone();
                 let subject = record.item.id.to_string();
-                match self.client.ask("maintain", &subject, Request::File { name, file }).await {
+                match self.client.ask("maintain", &subject, Request::File { fence, name, file }).await {
                     // It was removed by a command that died before it could note that here: nothing is left to tell.
                     Err(error) if error.kind == ErrorKind::NotFound => {}
                     told => drop(told?),
@@ -103,25 +116,25 @@ impl OverrideStore for Local {
         self.overrides()
     }
 
-    async fn put(&self, entry: &Override) -> Result<()> {
+    async fn put(&self, entry: &Override, fence: Fence) -> Result<()> {
         let _lock = self.lock_overrides().await?;
         let mut all = self.overrides()?;
         let replaced = take(&mut all, &entry.id);
         all.push(entry.clone());
-        files::write_json(&self.overrides_file(), &all)?;
+        self.keep_overrides("put", &entry.id, &all, fence).await?;
         if is_maintenance(entry) || replaced.as_ref().is_some_and(is_maintenance) {
-            self.tell_fronts(&all).await?;
+            self.tell_fronts(&all, fence).await?;
         }
         Ok(())
     }
 
-    async fn end(&self, id: &str) -> Result<bool> {
+    async fn end(&self, id: &str, fence: Fence) -> Result<bool> {
         let _lock = self.lock_overrides().await?;
         let mut all = self.overrides()?;
         let Some(ended) = take(&mut all, id) else { return Ok(false) };
-        files::write_json(&self.overrides_file(), &all)?;
+        self.keep_overrides("end", id, &all, fence).await?;
         if is_maintenance(&ended) {
-            self.tell_fronts(&all).await?;
+            self.tell_fronts(&all, fence).await?;
         }
         Ok(true)
     }
