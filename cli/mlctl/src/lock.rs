@@ -33,11 +33,8 @@ pub async fn turn(
             Ok(Turn::Ours(lease)) => return Ok(lease.into()),
             Ok(Turn::Waits(state)) if over => return Err(taken(&state, "the target is locked")),
             Ok(Turn::Waits(state)) => {
-                let news = Some((
-                    state.held().map(|holder| holder.fence),
-                    state.place(request),
-                    state.line.len(),
-                ));
+                let news =
+                    Some((state.held().map(|holder| holder.fence), state.place(request), state.line.len()));
                 if told != news {
                     printer.status(&waiting(&state, request, until_wall));
                     told = news;
@@ -102,7 +99,9 @@ pub fn lost(error: &OrchestratorError) -> CommandError {
 pub fn holder_sentence(holder: &LockHolder) -> String {
     let LockRequest { operation, operator, run, pid, .. } = &holder.request;
     let (since, expires) = (second(holder.since), second(holder.expires));
-    format!("{operation} by {operator} (run {run}, pid {pid}) since {since}, expires {expires} unless renewed")
+    format!(
+        "{operation} by {operator} (run {run}, pid {pid}) since {since}, expires {expires} unless renewed"
+    )
 }
 
 /// Says who waits for it.

@@ -261,7 +261,8 @@ mod tests {
         assert_eq!(run_after(Some(&at(4).to_string()), at(5)), at(5));
         // The clock went back: both runs that begin now are newer, and differ.
         let newest = at(9_000).to_string();
-        let (one, other) = (run_after(Some(&newest), at(5)), run_after(Some(&newest), Ulid::from_parts(5, 8)));
+        let (one, other) =
+            (run_after(Some(&newest), at(5)), run_after(Some(&newest), Ulid::from_parts(5, 8)));
         assert!(one > at(9_000) && other > at(9_000) && one != other);
     }
 }

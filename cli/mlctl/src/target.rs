@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use mlctl_core::clock::SystemClock;
 use mlctl_core::item::{Item, ItemKind};
 use mlctl_core::ports::{
-    Inspector, Lease, LoadRunner, MigrationState, Orchestrator, OverrideStore, ReleaseStore, RunMirror, StoreAdmin,
-    StoreError,
+    Inspector, Lease, LoadRunner, MigrationState, Orchestrator, OverrideStore, ReleaseStore, RunMirror,
+    StoreAdmin, StoreError,
 };
 use mlctl_core::sim::{ScriptError, Sim};
 use mlctl_targets::local::Local;

@@ -230,7 +230,10 @@ async fn an_edited_migration_stops_everything() {
     let item = place.item(edited);
     let states = store().migrations(&item).await.unwrap();
     assert_eq!(states.iter().map(|s| s.changed).collect::<Vec<_>>(), [false, true, false]);
-    for error in [store().migrate(&item, &Ours).await.unwrap_err(), store().roll_back(&item, 1, &Ours).await.unwrap_err()] {
+    for error in [
+        store().migrate(&item, &Ours).await.unwrap_err(),
+        store().roll_back(&item, 1, &Ours).await.unwrap_err(),
+    ] {
         assert_eq!(
             error.reason,
             "`0002_step2.up.sql` was changed after it was applied on 2026-11-24T12:00:00Z: \
@@ -243,7 +246,10 @@ async fn an_edited_migration_stops_everything() {
 #[tokio::test]
 async fn line_ends_of_another_checkout_are_no_edit() {
     let place = Place::new();
-    store().migrate(&place.item(vec![file(1, "CREATE TABLE a (\n id INTEGER);\n", None)]), &Ours).await.unwrap();
+    store()
+        .migrate(&place.item(vec![file(1, "CREATE TABLE a (\n id INTEGER);\n", None)]), &Ours)
+        .await
+        .unwrap();
     let item = place.item(vec![file(1, "CREATE TABLE a (\r\n id INTEGER);\r\n", None)]);
     assert!(!store().migrations(&item).await.unwrap()[0].changed);
     assert_eq!(store().migrate(&item, &Ours).await.unwrap(), [0u32; 0]);

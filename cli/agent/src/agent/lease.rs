@@ -240,9 +240,8 @@ impl LeaseBook {
                 holder: None,
             });
         };
-        let refused = |kind, reason: String| {
-            Err(Refusal { kind, reason, holder: Some(Box::new(holder.clone())) })
-        };
+        let refused =
+            |kind, reason: String| Err(Refusal { kind, reason, holder: Some(Box::new(holder.clone())) });
         let who = format!("{} by {}", holder.request.operation, holder.request.operator);
         if holder.fence != fence {
             return refused(ErrorKind::Conflict, format!("by now {who} holds it, since {}", holder.since));

@@ -71,5 +71,10 @@ pub trait StoreAdmin: Send + Sync {
     /// nothing when that fails.
     async fn migrate(&self, migration: &Item, lease: &dyn Lease) -> Result<Vec<u32>, StoreError>;
     /// Takes back the last `steps` applied ones, under the same rule; returns the versions taken back.
-    async fn roll_back(&self, migration: &Item, steps: u32, lease: &dyn Lease) -> Result<Vec<u32>, StoreError>;
+    async fn roll_back(
+        &self,
+        migration: &Item,
+        steps: u32,
+        lease: &dyn Lease,
+    ) -> Result<Vec<u32>, StoreError>;
 }

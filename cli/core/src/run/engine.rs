@@ -8,12 +8,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::CancelToken;
 use super::context::{Ports, Shared, Teller};
 use super::hold::Hold;
 use super::journal::{Entry, Replay, Writer};
 use super::observe::Observer;
 use super::recover::{Decision, decide};
-use super::CancelToken;
 use crate::event::{EventKind, EventSink, Outcome, RunOutcome};
 use crate::item::ItemId;
 use crate::plan::{Phase, Plan, Step};

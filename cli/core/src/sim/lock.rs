@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::world::HeldLease;
 use super::{Sim, World};
 use crate::ports::{
-    ErrorKind, Fence, Lease, LockHolder, LockLine, LockRequest, LockState, OrchestratorError, Result, Standing,
-    Turn, Waiter,
+    ErrorKind, Fence, Lease, LockHolder, LockLine, LockRequest, LockState, OrchestratorError, Result,
+    Standing, Turn, Waiter,
 };
 use crate::release::Operator;
 

@@ -12,8 +12,8 @@ use super::Sim;
 use crate::item::{Desired, Item, ItemId};
 use crate::plan::Difference;
 use crate::ports::{
-    Applied, ErrorKind, Fence, Lease, LockRequest, Observation, Orchestrator, OrchestratorError, ReleaseInput,
-    Result, Write,
+    Applied, ErrorKind, Fence, Lease, LockRequest, Observation, Orchestrator, OrchestratorError,
+    ReleaseInput, Result, Write,
 };
 use crate::release::Release;
 use crate::snapshot::{Live, Snapshot};

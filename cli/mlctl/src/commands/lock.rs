@@ -105,7 +105,11 @@ async fn release(
     force: bool,
 ) -> Result<ExitStatus, CommandError> {
     let Some(holder) = &state.holder else {
-        tell(printer, None, &format!("nobody holds the lock of {}: there is nothing to release", session.target.name));
+        tell(
+            printer,
+            None,
+            &format!("nobody holds the lock of {}: there is nothing to release", session.target.name),
+        );
         return Ok(ExitStatus::Done);
     };
     let sentence = holder_sentence(holder);

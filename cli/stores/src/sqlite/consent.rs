@@ -22,10 +22,7 @@ impl Consent {
 
 /// Does work and answers its questions for consent by renewing the lease. When this is dropped, every question is
 /// answered with no.
-pub(super) async fn consent<T, F>(
-    lease: &dyn Lease,
-    work: impl FnOnce(Consent) -> F,
-) -> Result<T, StoreError>
+pub(super) async fn consent<T, F>(lease: &dyn Lease, work: impl FnOnce(Consent) -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {

@@ -77,9 +77,8 @@ impl StoreAdmin for SqliteStore {
     }
 
     async fn migrate(&self, migration: &Item, lease: &dyn Lease) -> Result<Vec<u32>, StoreError> {
-        let work = |consent: Consent| {
-            self.with_runner(migration, "migrate", move |runner| runner.migrate(&consent))
-        };
+        let work =
+            |consent: Consent| self.with_runner(migration, "migrate", move |runner| runner.migrate(&consent));
         consent(lease, work).await
     }
 

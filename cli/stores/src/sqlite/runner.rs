@@ -9,8 +9,8 @@ use mlctl_core::clock::Clock;
 use mlctl_core::ports::{MigrationFile, MigrationState, StoreError};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use super::consent::Consent;
 use super::connection::{Attempt, open_to_read, open_to_write, run_script};
+use super::consent::Consent;
 use super::history::{self, Record};
 use crate::files::{down_file_name, up_file_name};
 use crate::migration::MigrationSet;

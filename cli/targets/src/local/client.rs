@@ -257,7 +257,8 @@ impl Client {
     /// Keeps every agent out of the folder for as long as the returned file lives.
     pub(crate) fn keep_out(&self, operation: &'static str) -> Result<std::fs::File> {
         let path = self.layout.agent_lock();
-        let lock = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let lock =
+            std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
         let lock = lock.map_err(files::failed(operation, &path))?;
         lock.try_lock().map_err(|_| {
             let reason = "another agent has just started there: somebody else is at work";

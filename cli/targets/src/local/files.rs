@@ -1,8 +1,8 @@
 //! Files of the state folder: whole or not there, closed to others, errors in the words of a target.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind as Io, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind as Io};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use mlctl_core::local_protocol::StateChange;
@@ -26,25 +26,6 @@ pub(crate) fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Er
 /// Makes a folder and its parents.
 pub(crate) fn make_folder(path: &Path) -> Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("create", path))
-}
-
-/// Writes a file and its folder; durable when this returns.
-pub(crate) fn write(path: &Path, content: &[u8]) -> Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    make_folder(folder)?;
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)
-        .map_err(failed("write", path))?;
-    file.write_all(content).and_then(|()| file.sync_all()).map_err(failed("write", path))?;
-    fs::rename(&temporary, path).map_err(failed("write", path))?;
-    sync(folder).map_err(failed("write", path))
 }
 
 /// Makes what a file holds, or which names a folder has, last beyond a loss of power.

@@ -68,11 +68,7 @@ pub(super) fn read(layout: &Layout, name: &str) -> Result<Option<Secret>> {
 
 /// Returns the number of a value's version, which is the next one, and the changes that write it and make it the one
 /// in use; older versions stay.
-pub(super) fn next_version(
-    layout: &Layout,
-    name: &str,
-    value: &Secret,
-) -> Result<(u32, Vec<StateChange>)> {
+pub(super) fn next_version(layout: &Layout, name: &str, value: &Secret) -> Result<(u32, Vec<StateChange>)> {
     let folder = layout.secret(name);
     let last = files::names(&folder)?.iter().filter_map(|n| n.parse::<u32>().ok()).max().unwrap_or_default();
     let version = last + 1;

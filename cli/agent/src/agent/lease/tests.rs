@@ -117,7 +117,11 @@ fn the_first_who_waits_is_the_first_who_gets_it() {
     assert_eq!(refused, "2 in line for it, deploy by bob@h since 1970-01-01T00:00:01Z the first");
     assert_eq!(place(&book.stand_in_line(&request("eve"), at(4), living)).unwrap(), ["bob", "eve"]);
     let bob = fence(book.stand_in_line(&request("bob"), at(5), living));
-    assert_eq!(fence(book.stand_in_line(&request("bob"), at(5), living)), bob, "asked again after a lost answer");
+    assert_eq!(
+        fence(book.stand_in_line(&request("bob"), at(5), living)),
+        bob,
+        "asked again after a lost answer"
+    );
     assert_eq!(place(&book.stand_in_line(&request("eve"), at(5), living)).unwrap(), ["eve"]);
     let tickets: Vec<u64> = book.state(at(5), living).line.iter().map(|waiter| waiter.ticket).collect();
     assert_eq!(tickets, [2]);
