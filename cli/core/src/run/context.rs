@@ -151,7 +151,7 @@ impl StepContext<'_> {
     /// Returns the lease, for effects in places that know no fence.
     #[must_use]
     pub fn lease(&self) -> &dyn Lease {
-        self.hold.lease()
+        self.hold
     }
 
     /// Records that an effect happened.

@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::context::lock;
@@ -37,10 +38,6 @@ impl<'a> Hold<'a> {
         self.lease.fence()
     }
 
-    pub(super) fn lease(&self) -> &'a dyn Lease {
-        self.lease
-    }
-
     /// Returns why the lease was lost, once it was.
     pub(super) fn lost(&self) -> Option<&str> {
         self.lost.get().map(String::as_str)
@@ -61,12 +58,9 @@ impl<'a> Hold<'a> {
         self.ask().await
     }
 
-    /// Asks the target whether the lease is still ours.
-    ///
-    /// # Errors
-    /// As [`Self::confirm`].
-    pub(super) async fn ask(&self) -> Result<(), StepError> {
-        let until = Instant::now() + self.ttl / 3;
+    /// Asks the target whether the lease is still ours, as long as it may be when no answer comes.
+    async fn ask(&self) -> Result<(), StepError> {
+        let until = (*lock(&self.renewed) + self.ttl).max(Instant::now() + self.ttl / 3);
         loop {
             match self.renew().await {
                 Ok(()) => return Ok(()),
@@ -142,5 +136,28 @@ impl<'a> Hold<'a> {
         });
         self.cancel.canceller().raise(CancelLevel::LeaseLost);
         StepError::LeaseLost
+    }
+}
+
+/// The hold as a lease, for effects in places that know no fence: it is made sure of with the same patience.
+#[async_trait]
+impl Lease for Hold<'_> {
+    fn fence(&self) -> Fence {
+        self.lease.fence()
+    }
+
+    async fn renew(&self) -> Result<(), OrchestratorError> {
+        self.ask().await.map_err(|_| {
+            let reason = self.lost().unwrap_or("it is no longer ours");
+            OrchestratorError::new(ErrorKind::LeaseLost, "renew", "the lock", reason)
+        })
+    }
+
+    async fn belongs_to(&self, run: &str) -> Result<(), OrchestratorError> {
+        self.lease.belongs_to(run).await
+    }
+
+    async fn release(&self) -> Result<(), OrchestratorError> {
+        self.lease.release().await
     }
 }
