@@ -10,20 +10,19 @@ const LISTENS: &str = "0A";
 /// where it cannot be seen: another user's process, another container's.
 pub(crate) fn listener_on(port: u16) -> Option<String> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
-    let sockets: Vec<String> = tables
+    let listening: Vec<String> = tables
         .iter()
         .filter_map(|table| fs::read_to_string(table).ok())
-        .flat_map(|table| inodes(&table, port))
-        .map(|inode| format!("socket:[{inode}]"))
+        .flat_map(|table| sockets(&table, port))
         .collect();
-    if sockets.is_empty() {
+    if listening.is_empty() {
         return None;
     }
     let processes = fs::read_dir("/proc").ok()?.flatten();
     let mut pids: Vec<u32> =
         processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     pids.sort_unstable();
-    let holder = pids.into_iter().find(|pid| holds(&Path::new("/proc").join(pid.to_string()), &sockets))?;
+    let holder = pids.into_iter().find(|pid| holds(&Path::new("/proc").join(pid.to_string()), &listening))?;
     let name = fs::read_to_string(format!("/proc/{holder}/comm")).unwrap_or_default();
     Some(format!("process {holder} ({})", name.trim()))
 }
@@ -36,13 +35,13 @@ fn holds(process: &Path, sockets: &[String]) -> bool {
         .any(|target| sockets.iter().any(|socket| Path::new(socket) == target))
 }
 
-/// Returns the inodes of the sockets of a table that listen on a port; see proc_net_tcp(5).
-fn inodes(table: &str, port: u16) -> Vec<&str> {
+/// Returns the sockets of a table that listen on a port, as descriptors name them; see proc_net_tcp(5).
+fn sockets(table: &str, port: u16) -> Vec<String> {
     let wanted = format!(":{port:04X}");
     let rows = table.lines().skip(1).filter_map(|row| {
         let fields: Vec<&str> = row.split_whitespace().collect();
         let listens = fields.get(1)?.ends_with(&wanted) && *fields.get(3)? == LISTENS;
-        listens.then_some(*fields.get(9)?)
+        listens.then_some(format!("socket:[{}]", fields.get(9)?))
     });
     rows.collect()
 }
@@ -58,9 +57,9 @@ mod tests {
             \x20  1: 0100007F:0FA0 0100007F:8AE2 01 00000000:00000000 00:00000000 00000000     0        0 4712 1 0 20 4 30 10 -1\n\
             \x20  2: 0100007F:0FA1 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4713 1 0 100 0 0 10 0\n\
             \x20  3: broken\n";
-        assert_eq!(inodes(table, 4000), ["4711"]);
-        assert_eq!(inodes(table, 4001), ["4713"]);
-        assert_eq!(inodes(table, 1), Vec::<&str>::new());
+        assert_eq!(sockets(table, 4000), ["socket:[4711]"]);
+        assert_eq!(sockets(table, 4001), ["socket:[4713]"]);
+        assert_eq!(sockets(table, 1), Vec::<String>::new());
     }
 
     #[test]

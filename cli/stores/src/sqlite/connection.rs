@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use mlctl_core::ports::StoreError;
+use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Batch, Connection, ErrorCode, OpenFlags};
 
