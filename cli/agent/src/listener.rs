@@ -19,8 +19,7 @@ pub(crate) fn listener_on(port: u16) -> Option<String> {
         return None;
     }
     let processes = fs::read_dir("/proc").ok()?.flatten();
-    let mut pids: Vec<u32> =
-        processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let mut pids: Vec<u32> = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     pids.sort_unstable();
     let holder = pids.into_iter().find(|pid| holds(&Path::new("/proc").join(pid.to_string()), &listening))?;
     let name = fs::read_to_string(format!("/proc/{holder}/comm")).unwrap_or_default();

@@ -106,7 +106,9 @@ impl Process {
 
 /// Returns the limit of open files from the text of `/proc/PID/limits`: the soft one, which is the one in force.
 fn open_files(limits: &str) -> Option<u64> {
-    limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next()?.parse().ok())
+    limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next()?.parse().ok())
 }
 
 /// Returns all living processes below one: its children, theirs, and so on.

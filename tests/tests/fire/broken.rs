@@ -7,10 +7,9 @@ mod ways_back;
 
 use std::time::Duration;
 
-use mlctl_tests::{Finished, Load, Process, Sandbox, eventually, get, note, of_folder};
-
-use crate::{BACK, FRONT};
-use mlctl_tests::assert_settled;
+use mlctl_tests::{
+    BACK, FRONT, Finished, Load, Process, Sandbox, assert_settled, eventually, get, note, of_folder,
+};
 
 /// Replicas of the fixture: two of each service.
 const REPLICAS: usize = 4;

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use mlctl_tests::{BACK, Load, Sandbox, assert_settled, at_full_length, free_ports, get, note};
+use mlctl_tests::{BACK, FRONT, Load, Sandbox, assert_settled, at_full_length, free_ports, get, note};
 use serde_json::Value;
 
-use crate::{FRONT, deployed, knobs};
+use crate::{deployed, knobs};
 
 /// Seconds of the run at which the first event like that was told.
 fn at(events: &[Value], is: impl Fn(&Value) -> bool) -> f64 {
@@ -165,7 +165,8 @@ impl Busy {
             std::thread::spawn(move || {
                 let mut number = 1_u64;
                 while !stop.load(Ordering::Relaxed) {
-                    number = std::hint::black_box(number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+                    number =
+                        std::hint::black_box(number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
                 }
             });
         }
@@ -187,7 +188,13 @@ async fn a_loaded_machine_is_no_alarm() {
     is_no_alarm(&sandbox, "every core busy").await;
     if at_full_length() {
         for version in ["three", "four", "five"] {
-            let before = if version == "three" { "two" } else if version == "four" { "three" } else { "four" };
+            let before = if version == "three" {
+                "two"
+            } else if version == "four" {
+                "three"
+            } else {
+                "four"
+            };
             sandbox.edit(&format!("KNOB_VERSION: {before}"), &format!("KNOB_VERSION: {version}"));
             sandbox.mlctl(&["deploy"]).await.ends(0);
         }

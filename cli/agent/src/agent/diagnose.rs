@@ -142,7 +142,8 @@ fn restarted(ended: &[(&ReplicaFacts, &ExitFacts)]) -> Option<Facts> {
     let (code, why) = match exit {
         ExitFacts { oom: true, .. } => (CauseCode::Oom, String::new()),
         ExitFacts { with_zero: true, left: 1.., .. } => {
-            let who = if exit.left == 1 { "1 process".to_owned() } else { format!("{} processes", exit.left) };
+            let who =
+                if exit.left == 1 { "1 process".to_owned() } else { format!("{} processes", exit.left) };
             let why = format!(
                 "; it put itself in the background ({who} outlived it and had to be ended): run it in the foreground"
             );
@@ -307,7 +308,8 @@ mod tests {
     #[test]
     fn a_program_that_ends_with_zero_is_told_what_is_wrong_with_that() {
         let ended = |left, restarts| {
-            let exit = ExitFacts { words: "exit code 0".to_owned(), with_zero: true, left, ..ExitFacts::default() };
+            let exit =
+                ExitFacts { words: "exit code 0".to_owned(), with_zero: true, left, ..ExitFacts::default() };
             facts(vec![old("a"), ReplicaFacts { exit: Some(exit), ..ended("c", restarts) }])
         };
         assert_eq!(
@@ -319,7 +321,10 @@ mod tests {
             "failed 1/1/2 backgrounded!: c: exit code 0 after 0.0 s, was started again 2 times; it put itself in the \
              background (2 processes outlived it and had to be ended): run it in the foreground"
         );
-        assert!(told(&ended(1, 0)).contains("backgrounded: ") && told(&ended(1, 0)).contains("(1 process outlived"));
+        assert!(
+            told(&ended(1, 0)).contains("backgrounded: ")
+                && told(&ended(1, 0)).contains("(1 process outlived")
+        );
     }
 
     #[test]

@@ -91,7 +91,8 @@ impl Table {
     /// A service that moves to another port keeps its old one until it has the new one.
     pub(super) async fn set(&self, fronts: Vec<Front>) -> BTreeMap<String, String> {
         let _one_at_a_time = self.setting.lock().await;
-        self.close(|service, entry| !fronts.iter().any(|f| f.service == service && entry.stays(f, &fronts))).await;
+        self.close(|service, entry| !fronts.iter().any(|f| f.service == service && entry.stays(f, &fronts)))
+            .await;
         let mut failed = BTreeMap::new();
         for front in fronts {
             if let Some(entry) = hold(&self.entries).get(&front.service) {

@@ -193,7 +193,11 @@ mod tests {
                 (20_000, 20_000, 5_000, true),
             ] {
                 let expected = if terminal { "progress_deadline!" } else { code.word() };
-                assert_eq!(verdict(code, at(stalled, budget, deadline)), expected, "{code:?} after {stalled}");
+                assert_eq!(
+                    verdict(code, at(stalled, budget, deadline)),
+                    expected,
+                    "{code:?} after {stalled}"
+                );
             }
         }
         // Without a deadline nothing but its own rule ends a wait: the clocks of the run do.

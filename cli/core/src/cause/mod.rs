@@ -205,7 +205,10 @@ mod tests {
     fn every_code_has_a_word_of_its_own() {
         let words: BTreeSet<&str> = CauseCode::ALL.iter().map(|code| code.word()).collect();
         assert_eq!(words.len(), CauseCode::ALL.len());
-        assert!(words.iter().all(|word| word.chars().all(|c| c.is_ascii_lowercase() || c == '_')), "{words:?}");
+        assert!(
+            words.iter().all(|word| word.chars().all(|c| c.is_ascii_lowercase() || c == '_')),
+            "{words:?}"
+        );
         let codes: BTreeSet<CauseCode> = CauseCode::ALL.into_iter().collect();
         assert_eq!(codes.len(), CauseCode::ALL.len());
     }

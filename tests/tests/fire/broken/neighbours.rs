@@ -3,10 +3,10 @@
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use mlctl_tests::{Load, Sandbox, at_full_length, eventually, free_ports, get, kill, note};
+use mlctl_tests::{BACK, Load, Sandbox, at_full_length, eventually, free_ports, get, kill, note};
 
 use super::{REPLICAS, a_good_one_works, is_taken_back, only, programs, release, told_cause, whole};
-use crate::{BACK, deployed, knobs};
+use crate::{deployed, knobs};
 
 /// A process that is none of ours and listens on a port.
 struct Foreign(Child);
@@ -157,11 +157,8 @@ async fn a_wrapper_that_loses_one_of_its_two_programs_says_which() {
     let whole = whole(&sandbox);
     release(&sandbox, "two", &[("KNOB_PART", "wrapper")]);
     sandbox.edit_service("back", "minReady: 300ms", "minReady: 2s");
-    let evidence = [
-        "the sidecar has lost its license",
-        "its sidecar program ended (exit status: 9)",
-        "exit code 1",
-    ];
+    let evidence =
+        ["the sidecar has lost its license", "its sidecar program ended (exit status: 9)", "exit code 1"];
     is_taken_back(&sandbox, "a sidecar that dies", &evidence).await;
     a_good_one_works(&sandbox, &whole).await;
     sandbox.end().await;

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use mlctl_tests::{BACK, Load, Sandbox, at_full_length, eventually, note};
+use mlctl_tests::{BACK, FRONT, Load, Sandbox, at_full_length, eventually, note};
 
-use super::{REPLICAS, a_good_one_works, fails, is_taken_back, only, release, told_cause, whole};
-use crate::{FRONT, deployed, knobs};
+use super::{REPLICAS, a_good_one_works, is_taken_back, only, release, told_cause, whole};
+use crate::{deployed, knobs};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_past_its_limit_is_named() {
@@ -25,9 +25,8 @@ async fn memory_past_its_limit_is_named() {
     // Where control groups can be made the kernel enforces the limit, and nothing about it is approximate.
     let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let group = own.lines().find_map(|line| line.strip_prefix("0::/"));
-    let enforced = group.is_some_and(|group| {
-        Path::new("/sys/fs/cgroup").join(group).join("cgroup.subtree_control").exists()
-    });
+    let enforced = group
+        .is_some_and(|group| Path::new("/sys/fs/cgroup").join(group).join("cgroup.subtree_control").exists());
     if !enforced {
         evidence.extend(["of at most 64 MiB", "approximate, for no control group can be made here"]);
     }

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mlctl_tests::{BACK, Load, Sandbox, assert_settled, eventually, get, item, note};
+use mlctl_tests::{BACK, FRONT, Load, Sandbox, assert_settled, eventually, get, item, note};
 use serde_json::Value;
 
 use super::{REPLICAS, a_good_one_works, fails, only, programs, release, whole};
-use crate::{FRONT, deployed, knobs};
+use crate::{deployed, knobs};
 
 /// Gives `back` a database with one migration.
 fn with_database(sandbox: &Sandbox) {
@@ -171,7 +171,11 @@ async fn a_release_whose_program_is_gone_is_no_way_back_and_that_is_said_before_
     // Release 2, the one that runs and the way back of the next, loses its program too.
     let good = whole(&sandbox);
     sandbox.edit("artifact: knobs-two", "artifact: knobs-three");
-    sandbox.edit_service("back", "KNOB_VERSION: two", "KNOB_VERSION: three\n      KNOB_NEVER_READY: \"true\"");
+    sandbox.edit_service(
+        "back",
+        "KNOB_VERSION: two",
+        "KNOB_VERSION: three\n      KNOB_NEVER_READY: \"true\"",
+    );
     lose(&sandbox, "knobs-two");
     let warned = "no automatic rollback: workload/back of release 2 cannot be had: artifact_missing";
     sandbox.mlctl(&["deploy", "--dry-run"]).await.ends(0).says(warned).says("kept for inspection");
@@ -183,7 +187,8 @@ async fn a_release_whose_program_is_gone_is_no_way_back_and_that_is_said_before_
     // The next good one works.
     std::fs::write(
         sandbox.system_file(),
-        good.replace("artifact: knobs-two", "artifact: knobs-three").replace("KNOB_VERSION: two", "KNOB_VERSION: four"),
+        good.replace("artifact: knobs-two", "artifact: knobs-three")
+            .replace("KNOB_VERSION: two", "KNOB_VERSION: four"),
     )
     .unwrap();
     sandbox.mlctl(&["deploy"]).await.ends(0);
