@@ -118,6 +118,9 @@ pub(crate) struct ExitRecord {
     /// What people should know besides.
     #[serde(default)]
     pub(crate) note: Option<String>,
+    /// Why the agent ended it, when it did.
+    #[serde(default)]
+    pub(crate) sick: Option<String>,
 }
 
 impl ExitRecord {
@@ -137,6 +140,7 @@ impl ExitRecord {
             ran_ms: 0,
             left: 0,
             note: None,
+            sick: None,
         }
     }
 
@@ -202,7 +206,7 @@ pub(crate) struct ReplicaRecord {
     /// How its last run ended.
     #[serde(default)]
     pub(crate) last_exit: Option<ExitRecord>,
-    /// Why the agent ended its last run, when it did.
+    /// Why the agent ends its present run, when it does.
     #[serde(default)]
     pub(crate) sick: Option<String>,
     /// True from the end of a run until the replica is available again.

@@ -95,6 +95,14 @@ impl RelayKeeper {
         self.failed.get(service)
     }
 
+    /// Begins anew with the port of a service that was just written: that it was taken before says nothing about now,
+    /// and the patience with it is that of the new write.
+    pub(super) fn begin_anew(&mut self, service: &str) {
+        if self.failed.remove(service).is_some() {
+            (self.sent, self.asked) = (None, None);
+        }
+    }
+
     /// When to try again by itself.
     pub(super) fn retry_at(&self) -> Option<Instant> {
         let ports = (!self.failed.is_empty()).then_some(()).and(self.asked).map(|at| at + PORT_PAUSE);

@@ -89,7 +89,6 @@ impl Supervisor {
                 State::BackOff { until } if until <= now && self.stopping.is_empty() => {
                     replica.record.restarts += 1;
                     replica.record.restarts_in_row += 1;
-                    replica.record.sick = None;
                     self.start(&name);
                 }
                 State::Stopping { deadline } if deadline <= now => replica.kill(),

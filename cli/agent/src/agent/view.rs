@@ -76,7 +76,7 @@ impl Supervisor {
     fn replica_facts(&self, replica: &Replica, workload: &Workload, now: Instant) -> ReplicaFacts {
         let record = &replica.record;
         let exit = record.last_exit.as_ref().filter(|_| record.failing).map(|exit| ExitFacts {
-            words: match &record.sick {
+            words: match &exit.sick {
                 Some(sick) => format!("{sick}, then {}", exit.words()),
                 None => exit.words(),
             },
@@ -84,7 +84,7 @@ impl Supervisor {
             oom: exit.oom,
             not_started: exit.exec_error.is_some(),
             // Asked to end by us, it has every right to.
-            with_zero: exit.code == Some(0) && record.sick.is_none(),
+            with_zero: exit.code == Some(0) && exit.sick.is_none(),
             left: exit.left,
             artifact_missing: exit.exec_error.is_some()
                 && record.spec.artifact.as_ref().is_some_and(|a| !self.layout.artifact(a).exists()),

@@ -114,6 +114,7 @@ pub(super) async fn hold(folder: &ReplicaFolder) -> Result<(), AgentError> {
         ran_ms: u64::try_from(ran.as_millis()).unwrap_or(u64::MAX),
         left: u32::try_from(outlived).unwrap_or(u32::MAX),
         note,
+        sick: None,
     };
     disk::write_json(&folder.exit(), &record, disk::Durability::Process)
 }
