@@ -23,8 +23,8 @@ pub(crate) fn begin(knobs: &Knobs) {
     if let Some(files) = knobs.leak_files {
         tokio::spawn(leak(files));
     }
-    if knobs.flood {
-        std::thread::spawn(flood);
+    if let Some(mib) = knobs.flood_mib {
+        std::thread::spawn(move || flood(mib << 20));
     }
 }
 
@@ -63,10 +63,11 @@ async fn leak(most: u64) {
 }
 
 /// Writes lines as fast as they are read.
-fn flood() {
+fn flood(bytes: usize) {
     let mut number = 0_u64;
+    let mut written = 0;
     let mut out = std::io::stdout().lock();
-    loop {
+    while written < bytes {
         let mut text = String::with_capacity(LINES * 80);
         for _ in 0..LINES {
             number += 1;
@@ -75,5 +76,6 @@ fn flood() {
         if out.write_all(text.as_bytes()).is_err() {
             return;
         }
+        written += text.len();
     }
 }

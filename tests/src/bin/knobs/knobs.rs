@@ -29,8 +29,8 @@ pub(crate) struct Knobs {
     pub(crate) memory_mib: Option<usize>,
     /// Open files it may have; it takes all of them.
     pub(crate) leak_files: Option<u64>,
-    /// Writes a log as fast as it can.
-    pub(crate) flood: bool,
+    /// Writes a log of so many mebibytes as fast as it can.
+    pub(crate) flood_mib: Option<usize>,
 }
 
 impl Knobs {
@@ -53,7 +53,7 @@ impl Knobs {
             children: knob("KNOB_CHILDREN", "a number of processes")?.unwrap_or(0),
             memory_mib: knob("KNOB_MEMORY_MIB", "mebibytes")?,
             leak_files: knob("KNOB_LEAK_FILES", "a number of open files")?,
-            flood: flag("KNOB_FLOOD")?,
+            flood_mib: knob("KNOB_FLOOD_MIB", "mebibytes")?,
         })
     }
 

@@ -41,7 +41,9 @@ async fn a_program_without_a_descriptor_left_is_told_so() {
     let sandbox = deployed().await;
     let whole = whole(&sandbox);
     release(&sandbox, "two", &[("KNOB_LEAK_FILES", "64")]);
+    // Ready for longer than it takes its probes to notice: three times two answers that do not come.
     sandbox.edit_service("back", "minReady: 300ms", "minReady: 4s");
+    sandbox.edit_service("back", "timeout: 1s", "timeout: 300ms");
     let evidence = ["no answer from", "all 64 file descriptors it may have are open", "Too many open files"];
     is_taken_back(&sandbox, "descriptors exhausted", &evidence).await;
     a_good_one_works(&sandbox, &whole).await;
@@ -72,7 +74,7 @@ async fn a_flood_of_log_lines_is_bounded_and_harms_nobody() {
     sandbox.mlctl(&["deploy"]).await.ends(0);
     let whole = whole(&sandbox);
     let load = Load::start(&[sandbox.url(FRONT)], 50, false, None);
-    release(&sandbox, "two", &[("KNOB_FLOOD", "true")]);
+    release(&sandbox, "two", &[("KNOB_FLOOD_MIB", "1000000")]);
     sandbox.mlctl(&["deploy"]).await.ends(0);
     // The rate: by the numbers of the lines, since old ones are thrown away.
     let newest = async || {
@@ -193,7 +195,7 @@ async fn a_disk_that_fills_up_in_the_middle_keeps_the_old_release_and_works_agai
 
     // A log that fills it: the program goes on, its lines are lost, and the others do not notice.
     std::fs::write(sandbox.system_file(), &whole).unwrap();
-    release(&sandbox, "one", &[("KNOB_FLOOD", "true")]);
+    release(&sandbox, "one", &[("KNOB_FLOOD_MIB", "300")]);
     let flooded = sandbox.mlctl(&["deploy"]).await;
     note(&format!("a log that fills the disk: ended with {:?} after {:.1?}", flooded.code, flooded.took));
     let free = || {
@@ -211,10 +213,11 @@ async fn a_disk_that_fills_up_in_the_middle_keeps_the_old_release_and_works_agai
     let tally = load.stop().await;
     note(&format!("with the disk full of a log: {tally}"));
     tally.is_clean();
-    // What a person does: throw old logs away; a file that is being written to is emptied, not removed.
+    // What a person does: empty the logs. The flood is over by now, or they would fill up again.
     for entry in std::fs::read_dir(sandbox.local().join("knobs/replicas")).unwrap().flatten() {
-        for name in ["log.1", "log.2", "log.3", "log.4"] {
-            let _ = std::fs::remove_file(entry.path().join(name));
+        for name in ["log", "log.1", "log.2", "log.3", "log.4"] {
+            let log = std::fs::OpenOptions::new().write(true).open(entry.path().join(name));
+            let _ = log.and_then(|log| log.set_len(0));
         }
     }
     a_good_one_works(&sandbox, &whole).await;
