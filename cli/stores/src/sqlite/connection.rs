@@ -75,21 +75,16 @@ pub(super) fn run_script(connection: &Connection, sql: &str) -> Result<(), Failu
 /// Runs statement by statement, so that the one which fails can be told.
 fn run_statements(connection: &Connection, sql: &str) -> Result<(), Failure> {
     let mut batch = Batch::new(connection, sql);
-    let mut number = 0;
-    loop {
-        number += 1;
-        let at = |source| Failure { number, text: None, source };
-        let Some(mut statement) = batch.next().map_err(at)? else { return Ok(()) };
-        let text = statement.expanded_sql();
+    let mut rest = sql;
+    for number in 1.. {
+        let at = |text: &str, source| Failure { number, text: text.to_owned(), source };
+        let Some(mut statement) = batch.next().map_err(|source| at(rest, source))? else { break };
+        let text = statement.expanded_sql().unwrap_or_default();
+        rest = rest.split_once(&text).map_or(rest, |(_, after)| after);
         let mut rows = statement.raw_query();
-        loop {
-            match rows.next() {
-                Ok(Some(_)) => {}
-                Ok(None) => break,
-                Err(source) => return Err(Failure { number, text, source }),
-            }
-        }
+        while rows.next().map_err(|source| at(&text, source))?.is_some() {}
     }
+    Ok(())
 }
 
 /// A statement that failed.
@@ -97,14 +92,14 @@ fn run_statements(connection: &Connection, sql: &str) -> Result<(), Failure> {
 pub(super) struct Failure {
     /// Its place in the file, from 1.
     number: usize,
-    /// Its text, where it could be read as SQL at all.
-    text: Option<String>,
+    /// Its text, and perhaps what follows it.
+    text: String,
     source: rusqlite::Error,
 }
 
 impl From<rusqlite::Error> for Failure {
     fn from(source: rusqlite::Error) -> Self {
-        Self { number: 0, text: None, source }
+        Self { number: 0, text: String::new(), source }
     }
 }
 
@@ -156,12 +151,10 @@ impl Attempt<'_> {
     /// Says which statement of a migration failed, and why.
     pub(super) fn failed_at(&self, failure: &Failure) -> StoreError {
         let mut error = self.failed(&failure.source);
-        let line = failure.text.as_deref().map(first_line).filter(|line| !line.is_empty());
-        error.reason = match (failure.number, line) {
-            (0, _) => error.reason,
-            (number, Some(line)) => format!("statement {number}, `{line}`: {}", error.reason),
-            (number, None) => format!("statement {number}: {}", error.reason),
-        };
+        if failure.number > 0 {
+            let line = first_line(&failure.text);
+            error.reason = format!("statement {}, `{line}`: {}", failure.number, error.reason);
+        }
         error
     }
 
@@ -180,7 +173,7 @@ impl Attempt<'_> {
 
 /// Returns the first line of a statement that is neither empty nor a comment, cut to what people read.
 fn first_line(statement: &str) -> String {
-    let mut lines = statement.lines().map(str::trim);
+    let mut lines = statement.trim_start_matches(';').lines().map(str::trim);
     let line = lines.find(|line| !line.is_empty() && !line.starts_with("--")).unwrap_or_default();
     line.chars().take(120).collect()
 }

@@ -46,7 +46,7 @@ async fn a_migration_that_fails_half_way_leaves_nothing_behind() {
         ("INSERT INTO halves VALUES (NULL)", "NOT NULL constraint failed: halves.id"),
     ] {
         migration(&sandbox, "0002_halves", &three(second));
-        let evidence = ["0002_halves.up.sql", "statement 2", told];
+        let evidence = ["0002_halves.up.sql", "statement 2, `INSERT INTO hal", told];
         fails(&sandbox, "a migration that fails half-way", 20, &evidence).await;
         sandbox.mlctl(&["db", "status"]).await.ends(0).says("0001_things").says_not("0002_halves");
         only(&sandbox, REPLICAS).await;
