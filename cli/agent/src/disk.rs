@@ -101,7 +101,8 @@ pub(crate) fn make_private_folder(path: &Path) -> Result<(), AgentError> {
 pub(crate) fn sweep(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let writer = name.to_str().and_then(|name| name.strip_suffix(".tmp")?.rsplit_once('.')?.1.parse().ok());
+        let writer =
+            name.to_str().and_then(|name| name.strip_suffix(".tmp")?.rsplit_once('.')?.1.parse().ok());
         // Left in place when in doubt: a file too many harms nobody.
         if writer.is_some_and(|pid: u32| pid == std::process::id() || Process::find(pid).is_none()) {
             let _ = fs::remove_file(entry.path());

@@ -10,8 +10,8 @@ use super::replica::Replica;
 use super::runs::{end_of_run, follow, running, take_over};
 use super::supervisor::{Message, Supervisor, Views};
 use super::workload::Workload;
-use crate::record::{Intent, ReplicaFolder, ReplicaRecord, ShimStatus, WorkloadRecord};
 use crate::process::{Process, kill_orphans};
+use crate::record::{Intent, ReplicaFolder, ReplicaRecord, ShimStatus, WorkloadRecord};
 use crate::{AgentError, disk};
 use jiff::Timestamp;
 use mlctl_core::local_protocol::Layout;
@@ -94,7 +94,13 @@ impl Supervisor {
             let mut replica = Replica::new(name.clone(), folder, record);
             match settled(&replica.folder).await {
                 Tenant::Running(status) => take_over(&mut replica, &status, &self.tell),
-                Tenant::Starting(shim) => follow(&mut replica, shim, &self.tell),
+                Tenant::Starting(shim) => {
+                    follow(&mut replica, shim, &self.tell);
+                    if is_torn(&replica.folder) {
+                        // It told, and nobody can read it any more: its program can only be started anew.
+                        shim.signal(Signal::KILL);
+                    }
+                }
                 Tenant::Nobody if replica.record.intent == Intent::Run && has_no_trace(&replica.folder) => {
                     cut_off.push(name.clone());
                 }
@@ -152,6 +158,11 @@ pub(super) async fn settled(folder: &ReplicaFolder) -> Tenant {
     }
 }
 
+/// Says whether what a shim told cannot be read.
+fn is_torn(folder: &ReplicaFolder) -> bool {
+    matches!(disk::read_json::<ShimStatus>(&folder.status()), Err(AgentError::Json { .. }))
+}
+
 /// Says whether no run of a replica has left anything: its start was cut off before its shim had begun.
 fn has_no_trace(folder: &ReplicaFolder) -> bool {
     !folder.status().exists() && !folder.exit().exists()
@@ -201,7 +212,11 @@ mod tests {
         let folder = ReplicaFolder(temporary.path().to_owned());
         assert_eq!(settled(&folder).await, Tenant::Nobody);
         let lock = disk::lock(&folder.shim_lock()).unwrap();
-        assert_eq!(settled(&folder).await, Tenant::Starting(Process::own()), "it has not told of its program yet");
+        assert_eq!(
+            settled(&folder).await,
+            Tenant::Starting(Process::own()),
+            "it has not told of its program yet"
+        );
         let status = status(Process::own());
         disk::write_json(&folder.status(), &status, disk::Durability::Process).unwrap();
         assert_eq!(settled(&folder).await, Tenant::Running(status));

@@ -20,6 +20,7 @@ mod rollout;
 mod runs;
 mod server;
 mod shims;
+mod start;
 mod supervisor;
 mod view;
 mod workload;

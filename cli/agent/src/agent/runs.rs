@@ -146,7 +146,8 @@ impl Supervisor {
                     other => other.to_string(),
                 };
                 let service = replica.record.service.clone();
-                replica.ended(ExitRecord { exec_error: Some(reason.clone()), ..ExitRecord::unrecorded(None) });
+                replica
+                    .ended(ExitRecord { exec_error: Some(reason.clone()), ..ExitRecord::unrecorded(None) });
                 self.events.note(&service, Some(name), "not_started", reason);
             }
         }

@@ -7,6 +7,7 @@
     reason = "a test with a main of its own is not a test in clippy's eyes, and the program it plays prints"
 )]
 
+mod deaths;
 mod fixture;
 mod lifecycle;
 mod rollouts;
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
             }
         };
     }
-    let trials = rollouts::trials().into_iter().chain(lifecycle::trials()).collect();
+    let trials = [rollouts::trials(), lifecycle::trials(), deaths::trials()].into_iter().flatten().collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
