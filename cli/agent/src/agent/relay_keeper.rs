@@ -193,10 +193,12 @@ impl RelayKeeper {
     pub(super) async fn stop(&mut self) {
         let Some(shim) = self.shim.take() else { return };
         self.forget();
-        shim.signal(Signal::TERM);
-        if tokio::time::timeout(END_WAIT, shim.ended()).await.is_err() {
-            shim.signal(Signal::QUIT);
-            shim.ended().await;
+        // The last one is for a shim that hangs; its relay dies with it.
+        for signal in [Signal::TERM, Signal::QUIT, Signal::KILL] {
+            shim.signal(signal);
+            if tokio::time::timeout(END_WAIT, shim.ended()).await.is_ok() {
+                return;
+            }
         }
     }
 
