@@ -2,7 +2,7 @@
 //! line of its log is numbered. What a test was told can so be held against what is there after a kill.
 //!
 //! It starts a child that only sleeps, since a program seldom comes alone. Asked to end, it answers whoever is
-//! connected once more, closes, and ends when nobody is left. Without a port it only writes its log.
+//! connected once more, closes, and ends when nobody is left. Without a book it writes its log by itself.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -22,7 +22,7 @@ const BAD_ENVIRONMENT: u8 = 3;
 const FAREWELL: Duration = Duration::from_secs(1);
 /// The argument that makes it the child.
 const CHILD: &str = "child";
-/// Between two lines of one that serves nobody.
+/// Between two lines of one without a book.
 const BEAT: Duration = Duration::from_millis(50);
 
 struct Ledger {
@@ -190,7 +190,7 @@ async fn main() -> ExitCode {
     let mut beats = interval(BEAT);
     loop {
         tokio::select! {
-            _ = beats.tick(), if serving.is_empty() => { ledger.say(); }
+            _ = beats.tick(), if ledger.book.is_none() => { ledger.say(); }
             _ = asked_to_end.recv() => break,
         }
     }

@@ -50,7 +50,7 @@ async fn a_zombie_is_not_counted_as_alive() {
     for with_agent in [true, false] {
         let before = Census::take(&siege.sandbox);
         let victim = before.of(WORKER)[0].clone();
-        // It has no port, so nobody asks it how it is; and its shim, which should wait for it, hangs.
+        // Nothing asks it how it is; and its shim, which should wait for it, hangs.
         tell(victim.shim, Signal::SIGSTOP);
         if !with_agent {
             before.agents.iter().for_each(|agent| kill(*agent));
@@ -100,7 +100,7 @@ async fn an_agent_of_another_build_makes_way_and_leaves_everything_running() {
     let before = Census::take(&siege.sandbox);
     before.agents.iter().for_each(|agent| kill(*agent));
     // The same binary, under the name of an older build.
-    let folder = siege.sandbox.local().to_str().unwrap().to_owned();
+    let folder = siege.sandbox.local().join("ledger").to_str().unwrap().to_owned();
     let runtime = siege.sandbox.root().join("run/mlctl").to_str().unwrap().to_owned();
     let older =
         siege.sandbox.start(&["agent", "--folder", &folder, "--runtime", &runtime, "--build", "0.0.1 older"]);

@@ -1,8 +1,11 @@
 //! What was written down, held against what clients were told.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::time::Duration;
 
-use mlctl_tests::Sandbox;
+use mlctl_tests::{Sandbox, eventually};
+use serde_json::Value;
 
 use super::clients::Answered;
 
@@ -19,8 +22,7 @@ pub(super) struct Book {
 
 impl Book {
     pub(super) fn read(sandbox: &Sandbox, service: &str) -> Self {
-        let path = sandbox.local().join("data").join(format!("{service}.book"));
-        let text = std::fs::read_to_string(path).unwrap();
+        let text = std::fs::read_to_string(path(sandbox, service)).unwrap();
         let mut book = Self::default();
         for line in text.lines() {
             let words: Vec<&str> = line.split(' ').collect();
@@ -49,32 +51,48 @@ impl Book {
     }
 }
 
+fn path(sandbox: &Sandbox, service: &str) -> PathBuf {
+    sandbox.local().join("ledger/data").join(format!("{service}.book"))
+}
+
 /// Asserts that no answer was given that is not in a book, and that logs have no gap: nothing between the first line
 /// of a program and its last one is missing, and nothing after it that it is known to have printed. `cut` are programs
 /// whose shim was killed: what it had not read yet is lost with it.
 pub(super) async fn check(sandbox: &Sandbox, services: &[&str], answered: &[Answered], cut: &BTreeSet<i32>) {
     for service in services {
-        let served =
-            std::path::Path::new(&sandbox.local().join("data").join(format!("{service}.book"))).exists();
-        let book = if served { Book::read(sandbox, service) } else { Book::default() };
+        let book =
+            if path(sandbox, service).exists() { Book::read(sandbox, service) } else { Book::default() };
         answered.iter().filter(|each| each.service == *service).for_each(|each| book.holds(each));
-        let mut lines: BTreeMap<i32, BTreeSet<u64>> = BTreeMap::new();
-        for line in sandbox.mlctl(&["logs", service, "--previous", "-o", "json"]).await.ends(0).events() {
-            let words: Vec<&str> = line["text"].as_str().unwrap().split(' ').collect();
-            let ["line", number, "of", pid] = words[..] else { panic!("{service} says {line}") };
-            let pid = pid.parse().unwrap();
-            let fresh = lines.entry(pid).or_default().insert(number.parse().unwrap());
-            assert!(fresh, "{service}: line {number} of {pid} is there twice");
+        // What was printed just now may not have been read by its shim yet.
+        eventually(&format!("the whole log of {service}"), Duration::from_secs(5), async || {
+            let logs = sandbox.mlctl(&["logs", service, "--previous", "-o", "json"]).await.ends(0);
+            has_no_gap(&logs.events(), &book, cut)
+        })
+        .await;
+    }
+}
+
+/// Says what is missing in the log of a service.
+fn has_no_gap(log: &[Value], book: &Book, cut: &BTreeSet<i32>) -> Result<(), String> {
+    let mut lines: BTreeMap<i32, BTreeSet<u64>> = BTreeMap::new();
+    for line in log {
+        let words: Vec<&str> = line["text"].as_str().unwrap().split(' ').collect();
+        let ["line", number, "of", pid] = words[..] else { panic!("a program says {line}") };
+        let fresh = lines.entry(pid.parse().unwrap()).or_default().insert(number.parse().unwrap());
+        assert!(fresh, "line {number} of {pid} is there twice");
+    }
+    if lines.is_empty() {
+        return Err("there is no log at all".to_owned());
+    }
+    for (pid, numbers) in lines {
+        let last = *numbers.last().unwrap();
+        if numbers.len() as u64 != last + 1 {
+            return Err(format!("the log of {pid} has {} lines up to number {last}", numbers.len()));
         }
-        assert!(!lines.is_empty(), "{service} has no log at all");
-        for (pid, numbers) in lines {
-            let last = *numbers.last().unwrap();
-            assert_eq!(numbers.len() as u64, last + 1, "{service}: the log of {pid} has gaps below {last}");
-            let printed = book.printed.get(&pid).copied().unwrap_or_default();
-            assert!(
-                last >= printed || cut.contains(&pid),
-                "{service}: the log of {pid} ends at {last}; it printed {printed}"
-            );
+        let printed = book.printed.get(&pid).copied().unwrap_or_default();
+        if last < printed && !cut.contains(&pid) {
+            return Err(format!("the log of {pid} ends at {last}; it printed {printed}"));
         }
     }
+    Ok(())
 }

@@ -30,8 +30,8 @@ pub(super) struct Failure {
     pub(super) id: u64,
     pub(super) began: Instant,
     pub(super) failed: Instant,
-    /// Who answered on that connection before.
-    pub(super) peer: Option<i32>,
+    /// Who answered on that connection before, and when it was made; nobody on one that was made for this request.
+    pub(super) peer: Option<(i32, Instant)>,
     pub(super) reason: String,
 }
 
@@ -112,6 +112,7 @@ impl Clients {
 /// A connection, counted for as long as it is open.
 struct Connection {
     stream: TcpStream,
+    made: Instant,
     peer: Option<i32>,
     state: Arc<State>,
 }
@@ -132,7 +133,7 @@ async fn client(asked: Asked, again: bool, state: Arc<State>) {
         }
         let id = state.next.fetch_add(1, Ordering::AcqRel);
         let began = Instant::now();
-        let peer = kept.as_ref().and_then(|connection| connection.peer);
+        let peer = kept.as_ref().and_then(|connection| Some((connection.peer?, connection.made)));
         let exchange = ask(asked.port, id, again, kept.take(), &state);
         let result = timeout(LIMIT, exchange).await.unwrap_or_else(|_| Err("no answer in time".to_owned()));
         let mut seen = state.seen.lock().unwrap();
@@ -163,7 +164,7 @@ async fn ask(
             let stream =
                 TcpStream::connect(("127.0.0.1", port)).await.map_err(|e| format!("connect: {e}"))?;
             state.connected.fetch_add(1, Ordering::AcqRel);
-            Connection { stream, peer: None, state: Arc::clone(state) }
+            Connection { stream, made: Instant::now(), peer: None, state: Arc::clone(state) }
         }
     };
     let keep = if again { "keep-alive" } else { "close" };

@@ -28,7 +28,7 @@ use super::deck::{Dice, Kill};
 pub(super) const BACK: &str = "back";
 /// The service with a passed socket.
 pub(super) const FRONT: &str = "front";
-/// The service without a port.
+/// The service that nothing asks how it is.
 pub(super) const WORKER: &str = "worker";
 /// The replicas there should be.
 pub(super) const WANTED: [(&str, usize); 3] = [(BACK, 2), (FRONT, 2), (WORKER, 1)];
@@ -327,11 +327,12 @@ fn is_owed(failure: &Failure, begun: Option<i32>, toll: &Toll) -> bool {
         return false;
     }
     if let Some(reopened) = toll.reopened {
-        // Whatever was under way through the relay, or was begun while nobody listened.
-        return failure.service == BACK && failure.began <= reopened;
+        // Its connection went through the relay that was killed, or it was begun while nobody listened.
+        let through = failure.peer.is_some_and(|(_, made)| made <= toll.dead);
+        return failure.service == BACK && (through || failure.began <= reopened);
     }
     toll.programs.iter().any(|killed| {
-        let by = failure.peer.or(begun);
+        let by = failure.peer.map(|(pid, _)| pid).or(begun);
         let its_own = match by {
             Some(by) => by == killed.program,
             // It was never read: its connection waited in the queue of the one that was killed, and was made before
