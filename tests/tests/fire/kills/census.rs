@@ -47,9 +47,9 @@ impl Census {
                     let folder = Path::new(process.args.last().unwrap());
                     let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
                     if name == "relay" {
-                        census.relay_shims.push(process.pid)
+                        census.relay_shims.push(process.pid);
                     } else {
-                        shims.push((process.pid, name))
+                        shims.push((process.pid, name));
                     }
                 }
                 Some("child") if is_program => census.children.push((process.pid, parent)),

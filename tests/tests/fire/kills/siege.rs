@@ -126,7 +126,8 @@ impl Siege {
             self.heals_alone(&what).await;
         }
         self.settles(&what).await;
-        if kind.takes_replica() && rollout_is_over(kind) {
+        // A rollout has replaced the replica whose end could be told of.
+        if kind.takes_replica() && !kind.in_rollout() {
             self.tells_the_end(kind, &victim).await;
         }
         self.answers().await;
@@ -166,7 +167,7 @@ impl Siege {
             Kill::Agent | Kill::AgentInRollout => {}
         }
         assert!(!killed.is_empty(), "{kind:?}: nobody to kill in {before:#?}");
-        killed.iter().for_each(|pid| kill_one(*pid));
+        killed.iter().for_each(|pid| kill(*pid));
         let mut gone = killed;
         if kind.takes_replica() {
             gone.push(victim.program);
@@ -288,7 +289,8 @@ impl Siege {
             let begun = books.iter().find(|(service, _)| *service == failure.service);
             let begun = begun.and_then(|(_, book)| book.begun.get(&failure.id)).copied();
             let owed = is_owed(failure, begun, toll);
-            assert!(owed, "{kind:?} was not to cost {failure:#?}, begun by {begun:?}");
+            let reason = &failure.reason;
+            assert!(owed, "{kind:?} was not to cost `{reason}`: {failure:#?}, begun by {begun:?}");
         }
         // Each client asks one thing at a time, and one connection is lost once.
         if toll.reopened.is_none() {
@@ -310,15 +312,6 @@ impl Siege {
         ));
         self.sandbox.end().await;
     }
-}
-
-/// A rollout replaces the replica whose end could be told of.
-const fn rollout_is_over(kind: Kill) -> bool {
-    !kind.in_rollout()
-}
-
-fn kill_one(pid: i32) {
-    kill(pid);
 }
 
 /// Says whether a kill may have cost a request.
