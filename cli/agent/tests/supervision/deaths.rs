@@ -2,9 +2,10 @@
 
 use libtest_mimic::Trial;
 use mlctl_agent::Process;
+use mlctl_core::local_protocol::{Request, Response};
 
 use crate::trial;
-use crate::world::{Load, World, get, kill, passed, processes, service, until};
+use crate::world::{Load, World, get, kill, lock_request, passed, processes, service, until};
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -14,6 +15,7 @@ pub fn trials() -> Vec<Trial> {
         trial("a_torn_record_ends_what_it_was_about_and_nothing_runs_twice", torn_records),
         trial("a_start_that_was_cut_off_is_begun_again_and_not_counted", cut_off_start),
         trial("a_number_that_is_another_processs_by_now_is_left_alone", reused_number),
+        trial("the_lease_of_a_number_that_is_another_processs_by_now_is_free", lease_of_a_reused_number),
         trial("a_zombie_whose_shim_hangs_is_replaced", zombie),
     ]
 }
@@ -71,7 +73,7 @@ async fn agent_and_relay() {
     assert_eq!(failures, Vec::<String>::new(), "{answers:?}");
     assert!(answers.contains_key("1") && answers.contains_key("2"), "{answers:?}");
     // And nobody holds it for longer than it is needed.
-    let remove = mlctl_core::local_protocol::Request::Remove { fence: world.fence, name: "front".to_owned() };
+    let remove = Request::Remove { fence: world.fence, name: "front".to_owned() };
     world.applied(remove).await;
     world.seen("front", "gone", |v| v.gone).await;
     assert!(get(through.port.unwrap()).await.unwrap_err().contains("refused"));
@@ -198,4 +200,19 @@ async fn zombie() {
     let view = world.replicas().await.remove(0).replica;
     assert_eq!(view.last_exit.as_deref(), Some("signal 9 (SIGKILL)"), "a zombie tells how it ended");
     world.current("api", 1).await;
+}
+
+async fn lease_of_a_reused_number() {
+    let world = World::new().await;
+    let free = |response: Response| matches!(response, Response::Holder { holder: None });
+    assert!(!free(world.ask(Request::LockHolder).await), "it is ours, and we live");
+    world.ask(Request::Unlock { fence: world.fence }).await;
+    // Its owner has ended; its number is that of a living process now, this one.
+    let mut lock = lock_request("gone", std::process::id());
+    lock.pid_start -= 1;
+    let taken = world.ask(Request::Lock { lock }).await;
+    assert!(matches!(taken, Response::Locked { .. }), "{taken:?}");
+    assert!(free(world.ask(Request::LockHolder).await), "nobody alive holds it");
+    let next = world.ask(Request::Lock { lock: lock_request("next", std::process::id()) }).await;
+    assert!(matches!(next, Response::Locked { .. }), "{next:?}");
 }
