@@ -154,6 +154,7 @@ struct Stat {
     group: u32,
     session: u32,
     cpu_ticks: u64,
+    threads: u64,
     start: u64,
     resident_pages: u64,
     /// As wait(2) would tell it; nothing to say before its end.
@@ -174,6 +175,7 @@ impl Stat {
             group: u32::try_from(number(2)?).ok()?,
             session: u32::try_from(number(3)?).ok()?,
             cpu_ticks: number(11)? + number(12)?,
+            threads: number(17)?,
             start: number(19)?,
             resident_pages: number(21)?,
             wait_status: fields.get(49).and_then(|status| status.parse().ok()),
@@ -184,8 +186,9 @@ impl Stat {
         self.resident_pages * rustix::param::page_size() as u64
     }
 
+    /// A process lives on when only its first thread has ended, and holds its files until the last one has.
     const fn is_dead(&self) -> bool {
-        matches!(self.state, 'Z' | 'X' | 'x')
+        matches!(self.state, 'X' | 'x') || self.state == 'Z' && self.threads <= 1
     }
 }
 
@@ -204,11 +207,18 @@ mod tests {
                 group: 4242,
                 session: 4243,
                 cpu_ticks: 10,
+                threads: 1,
                 start: 987_654,
                 resident_pages: 250,
                 wait_status: None,
             };
             assert_eq!(stat, expected, "{name}");
+        }
+        for (state, threads, dead) in
+            [('S', 1, false), ('Z', 1, true), ('Z', 0, true), ('Z', 3, false), ('X', 1, true)]
+        {
+            let line = format!("7 (app) {state} 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 {threads} 0 5 0 0");
+            assert_eq!(Stat::parse(&line).unwrap().is_dead(), dead, "{line}");
         }
         assert_eq!(Stat::parse("4242 (app"), None);
         assert_eq!(Stat::parse("4242 (app) S 1"), None);

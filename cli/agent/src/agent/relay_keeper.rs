@@ -13,7 +13,7 @@ use super::adopt::{Tenant, settled};
 use super::shims::start_shim;
 use super::supervisor::Message;
 use crate::process::Process;
-use crate::record::{Ports, ReplicaFolder, ShimSpec};
+use crate::record::{Ports, ReplicaFolder, ShimSpec, ShimStatus};
 use crate::relay::{Front, RELAY_PROTOCOL, RelayRequest, RelayResponse, ask, attend};
 use crate::{AgentError, disk};
 
@@ -207,6 +207,7 @@ impl RelayKeeper {
             return false;
         }
         self.started = Some(Instant::now());
+        self.end_last().await;
         let Ok(mut child) = self.start_shim() else { return false };
         self.shim = child.id().map(Process::of_child);
         let tell = self.tell.clone();
@@ -215,6 +216,15 @@ impl RelayKeeper {
             let _ = tell.send(Message::RelayEnded).await;
         });
         self.meet_within(START_WAIT).await
+    }
+
+    /// Waits for the end of a relay whose shim was killed: it dies with it, and its addresses are free after that.
+    async fn end_last(&self) {
+        let status: Option<ShimStatus> = disk::read_volatile(&self.folder.status()).ok().flatten();
+        if let Some(status) = status.filter(|status| status.is_of_this_boot() && !status.shim.is_alive()) {
+            status.program.signal(Signal::KILL);
+            let _ = tokio::time::timeout(END_WAIT, status.program.ended()).await;
+        }
     }
 
     /// Greets the relay that serves now, if one does and speaks our protocol; from then on its end is told.

@@ -36,7 +36,7 @@ impl Census {
     pub(super) fn take(sandbox: &Sandbox) -> Self {
         let mut census = Self::default();
         let (mut shims, mut programs) = (Vec::new(), Vec::new());
-        for process in of_folder(&sandbox.local()) {
+        for process in of_folder(sandbox.root()) {
             let Some(parent) = parent(process.pid) else { continue };
             let word = process.args.get(1).map(String::as_str);
             let is_program = process.args[0].contains("/artifacts/");
@@ -115,14 +115,18 @@ fn parent(pid: i32) -> Option<i32> {
     stat(pid)?.get(1)?.parse().ok()
 }
 
-/// Says whether a process runs: a zombie does not.
+/// Says whether a process runs: a zombie does not, one whose first thread alone has ended does.
 pub(super) fn runs(pid: i32) -> bool {
-    stat(pid).is_some_and(|fields| fields[0] != "Z" && fields[0] != "X")
+    stat(pid).is_some_and(|fields| fields[0] != "X" && !has_ended(&fields))
 }
 
 /// Says whether a process has ended and nobody has asked how.
 pub(super) fn is_zombie(pid: i32) -> bool {
-    stat(pid).is_some_and(|fields| fields[0] == "Z")
+    stat(pid).is_some_and(|fields| has_ended(&fields))
+}
+
+fn has_ended(fields: &[String]) -> bool {
+    fields[0] == "Z" && fields[17].parse::<u32>().unwrap() <= 1
 }
 
 /// Returns when a process started: with its number, who it is.
