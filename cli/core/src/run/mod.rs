@@ -3,10 +3,13 @@
 mod cancel;
 mod context;
 mod engine;
+mod evidence;
+mod gather;
 pub mod journal;
 mod observe;
 mod records;
 mod recover;
+pub mod retention;
 mod retry;
 mod state;
 mod step;

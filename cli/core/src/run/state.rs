@@ -119,6 +119,8 @@ pub struct RunState {
     pub warnings: Vec<String>,
     /// Evidence: item, what, lines.
     pub evidence: Vec<(ItemId, String, Vec<String>)>,
+    /// The files that keep it.
+    pub evidence_files: Vec<String>,
     /// How it ended; none while it runs.
     pub finish: Option<Finish>,
 }
@@ -185,8 +187,9 @@ impl RunState {
             }
             EventKind::Gate { step, result, .. } => self.gates.push((step.clone(), result.clone())),
             EventKind::Warning { text } => self.warnings.push(text.clone()),
-            EventKind::Evidence { item, what, lines, .. } => {
+            EventKind::Evidence { item, what, lines, file, .. } => {
                 self.evidence.push((item.clone(), what.clone(), lines.clone()));
+                self.evidence_files.extend(file.clone());
             }
             EventKind::RunFinished { outcome, exit, reason, head, serving } => {
                 self.finish = Some(Finish {
