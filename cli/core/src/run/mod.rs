@@ -1,5 +1,6 @@
 //! Run: carries a plan out, tells what happens, and can be killed at any point and carried on.
 
+pub mod audit;
 mod cancel;
 mod context;
 mod engine;
