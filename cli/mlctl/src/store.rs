@@ -92,7 +92,7 @@ impl RunStore {
         mirror: Arc<dyn RunMirror>,
     ) -> Result<RunJournal, JournalError> {
         let home =
-            HomeFile::open(self.journal_path(run), so_far).map_err(|error| failed("open", run, &error))?;
+            HomeFile::open(&self.journal_path(run), so_far).map_err(|error| failed("open", run, &error))?;
         Ok(RunJournal { run: run.to_owned(), home: Mutex::new(home), mirror })
     }
 
@@ -110,7 +110,7 @@ impl RunStore {
     /// # Errors
     /// A file that cannot be written.
     pub(crate) fn restore(&self, run: &str, so_far: &str) -> std::io::Result<()> {
-        HomeFile::open(self.journal_path(run), so_far).map(drop)
+        HomeFile::open(&self.journal_path(run), so_far).map(drop)
     }
 
     /// Opens the event file of a run.

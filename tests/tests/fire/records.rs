@@ -88,9 +88,10 @@ async fn evidence_is_kept_beside_the_run_and_holds_no_secret() {
     }
     let read = |what: &str| {
         let name = format!("workload.back.{what}.txt");
-        let path = files_below(&folder).into_iter().find(|path| path.ends_with(&name)).unwrap();
-        std::fs::read_to_string(path).unwrap()
+        let path = files_below(&folder).into_iter().find(|path| path.ends_with(&name));
+        path.map(|path| std::fs::read_to_string(path).unwrap()).unwrap_or_default()
     };
+    // Whether a replica that crashed is still there is the target's business.
     let log = format!("{}{}", read("log"), read("previous_log"));
     for line in ["token is ***", "postgres://ops:***@db/knobs", "nothing secret here"] {
         assert!(log.contains(line), "no `{line}` in:\n{log}");

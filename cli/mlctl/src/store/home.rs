@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use mlctl_core::run::journal::{Findings, Inspection, LONGEST};
 
@@ -22,16 +22,16 @@ pub(super) struct HomeFile {
 
 impl HomeFile {
     /// Opens the file so that it holds exactly `so_far`.
-    pub(super) fn open(path: PathBuf, so_far: &str) -> io::Result<Self> {
-        if !holds(&path, so_far)? {
+    pub(super) fn open(path: &Path, so_far: &str) -> io::Result<Self> {
+        if !holds(path, so_far)? {
             // Beside it and over it, so that a kill in between leaves the old copy or the new one.
             let beside = path.with_extension("jsonl.new");
             let mut file = private_file(&beside, OpenOptions::new().write(true).truncate(true))?;
             file.write_all(so_far.as_bytes()).and_then(|()| file.sync_all())?;
-            std::fs::rename(&beside, &path)?;
+            std::fs::rename(&beside, path)?;
         }
         let whole = so_far.len() as u64;
-        Ok(Self { file: open(&path)?, whole, before: whole, torn: false })
+        Ok(Self { file: open(path)?, whole, before: whole, torn: false })
     }
 
     /// Appends a line; it is durable when this returns, and not there at all when it fails.
@@ -115,7 +115,7 @@ mod tests {
                 private_file(&path, OpenOptions::new().write(true)).unwrap();
                 std::fs::write(&path, home).unwrap();
             }
-            let mut file = HomeFile::open(path.clone(), mirror).unwrap();
+            let mut file = HomeFile::open(&path, mirror).unwrap();
             assert_eq!(read(&path), mirror, "{home:?}");
             file.append("next").unwrap();
             assert_eq!(read(&path), format!("{mirror}next\n"), "{home:?}");
@@ -127,7 +127,7 @@ mod tests {
     fn a_line_is_taken_back_and_a_torn_one_dropped() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal.jsonl");
-        let mut file = HomeFile::open(path.clone(), "").unwrap();
+        let mut file = HomeFile::open(&path, "").unwrap();
         file.append("one").unwrap();
         file.append("two").unwrap();
         file.take_back();

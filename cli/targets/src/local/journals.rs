@@ -133,7 +133,7 @@ mod tests {
             ("a\nb".to_owned(), "a\n"),
             ("torn".to_owned(), ""),
             (format!("a\n{nuls}"), "a\n"),
-            (nuls.clone(), ""),
+            (nuls, ""),
             (format!("a\nb\n{long}"), "a\nb\n"),
             (format!("{long}\n"), &format!("{long}\n")),
             (format!("a\n{}", "y".repeat(block)), "a\n"),

@@ -1,7 +1,15 @@
 //! Evidence of whole runs: before anything is undone, without a secret, whatever the target does meanwhile.
 
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+
 use super::rig::{Rig, Told};
 use crate::event::{EventKind, RunOutcome};
+use crate::ports::{
+    Inspector, LogLine, LogQuery, ProbeAnswer, ProbeRequest, Replica, Result, Scrape, TargetEvent,
+};
+use crate::secret::Secret;
+use crate::sim::Sim;
 
 /// `simulated-jwt`, as the simulation calls the value of the secret, in base64.
 const ENCODED: &str = "c2ltdWxhdGVkLWp3dA==";
@@ -119,4 +127,66 @@ async fn a_target_that_tells_nothing_changes_no_outcome() {
     let pieces = evidence(&told, "applications");
     assert!(lines(&pieces, "workload/user", "status").is_some(), "what is known here is kept");
     assert!(lines(&pieces, "workload/user", "replica").is_none());
+}
+
+/// A simulation that never answers who asks for logs, or for secrets.
+struct Hangs {
+    sim: Sim,
+    secrets: bool,
+}
+
+#[async_trait]
+impl Inspector for Hangs {
+    async fn logs(&self, _: &LogQuery) -> Result<BoxStream<'static, Result<LogLine>>> {
+        std::future::pending().await
+    }
+
+    async fn events(&self, since: Option<jiff::Timestamp>) -> Result<Vec<TargetEvent>> {
+        self.sim.events(since).await
+    }
+
+    async fn replicas(&self, service: Option<&str>) -> Result<Vec<Replica>> {
+        self.sim.replicas(service).await
+    }
+
+    async fn probe(&self, request: &ProbeRequest) -> Result<Vec<ProbeAnswer>> {
+        self.sim.probe(request).await
+    }
+
+    async fn scrape(&self, service: &str) -> Result<Vec<Scrape>> {
+        self.sim.scrape(service).await
+    }
+
+    async fn address(&self, service: Option<&str>) -> Result<Option<String>> {
+        self.sim.address(service).await
+    }
+
+    async fn secret(&self, name: &str) -> Result<Option<Secret>> {
+        if self.secrets {
+            return std::future::pending().await;
+        }
+        self.sim.secret(name).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_does_not_answer_holds_the_way_back_up_for_its_patience_only() {
+    for (secrets, patience) in [(false, 3_000), (true, 3_000)] {
+        let mut rig = Rig::running("[[fault]]\nitem = 'user'\ncontains = 'user-2'\ncrash = '0s'").await;
+        rig.edit("user-1", "user-2");
+        rig.inspector = Some(Box::new(Hangs { sim: rig.sim.clone(), secrets }));
+        let told = rig.deploy().await;
+        assert_eq!(told.report.outcome, RunOutcome::RolledBack, "{}", told.text());
+        let at = |wanted: fn(&EventKind) -> bool| told.events[told.place(wanted).unwrap()].elapsed_ms;
+        let failed =
+            at(|kind| matches!(kind, EventKind::PhaseFinished { phase, .. } if phase == "applications"));
+        let back = at(|kind| matches!(kind, EventKind::PhaseStarted { phase, .. } if phase == "rollback"));
+        assert!((patience..patience + 100).contains(&(back - failed)), "{} ms", back - failed);
+        let pieces = evidence(&told, "applications");
+        // What came in time is kept; without the secrets nothing of the program is even asked for.
+        assert!(lines(&pieces, "workload/user", "replica").is_some(), "{}", told.text());
+        assert_eq!(lines(&pieces, "workload/user", "log").is_some(), secrets);
+        let incomplete = "evidence about workload/user is incomplete: the target took over 3s";
+        assert_eq!(told.state().warnings.iter().any(|text| text == incomplete), !secrets);
+    }
 }

@@ -8,7 +8,7 @@ use crate::event::{Event, EventKind, EventSink, Outcome, Recorder, RunOutcome};
 use crate::item::{Desired, ItemId};
 use crate::plan::{Operation, Plan, PlanInput, Selection, plan};
 use crate::playbook::{OnFailure, PlaybookFile};
-use crate::ports::{LockRequest, MigrationFile, Orchestrator as _, ReleaseInput, ReleaseStore};
+use crate::ports::{Inspector, LockRequest, MigrationFile, Orchestrator as _, ReleaseInput, ReleaseStore};
 use crate::release::{Operator, ReleaseState};
 use crate::run::journal::{Replay, read};
 use crate::run::{CancelToken, Canceller, Ports, RunReport, RunRequest, RunState, execute};
@@ -53,6 +53,8 @@ pub(super) struct Rig {
     pub(super) on_failure: Option<OnFailure>,
     pub(super) selection: Selection,
     pub(super) total: Option<Duration>,
+    /// What reads the target, where that is not the simulation itself.
+    pub(super) inspector: Option<Box<dyn Inspector>>,
     runs: u32,
 }
 
@@ -72,6 +74,7 @@ impl Rig {
             on_failure: None,
             selection: Selection::All,
             total: None,
+            inspector: None,
             runs: 0,
         }
     }
@@ -211,7 +214,7 @@ impl Rig {
         };
         let ports = Ports {
             orchestrator: &self.sim,
-            inspector: &self.sim,
+            inspector: self.inspector.as_deref().unwrap_or(&self.sim),
             releases: &self.sim,
             stores: &self.sim,
             load: &self.sim,
