@@ -205,7 +205,7 @@ impl Sandbox {
         self.extra.push((name.to_owned(), value.to_owned()));
     }
 
-    fn command(&self, args: &[&str]) -> std::process::Command {
+    pub(crate) fn command(&self, args: &[&str]) -> std::process::Command {
         let mut command = std::process::Command::new(mlctl());
         command.current_dir(self.system_folder()).args(args).env_clear();
         let folder = |name: &str| self.root().join(name);

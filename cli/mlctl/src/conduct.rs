@@ -117,6 +117,7 @@ impl<'a> Conduct<'a> {
         lease: &dyn Lease,
     ) -> Result<ExitStatus, CommandError> {
         let (session, printer) = (self.session, self.printer);
+        printer.world().note_change();
         let so_far = kept.map(|kept| kept.text.as_str()).unwrap_or_default();
         let journal = session.runs.journal(run, so_far, Arc::clone(&session.target.mirror))?;
         let events = session.runs.events(run)?;
@@ -191,6 +192,7 @@ impl<'a> Conduct<'a> {
     ) -> Result<T, CommandError> {
         self.unless_asked(operation, self.wait_in_line()).await?;
         let lease = self.lock(operation, &ulid::Ulid::new().to_string()).await?;
+        self.printer.world().note_change();
         let (canceller, cancel) = Canceller::new();
         let result = tokio::select! {
             result = work => result,

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod broken;
+mod codes;
 mod crash;
 mod environment;
 mod kills;
