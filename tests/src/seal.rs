@@ -1,7 +1,6 @@
 //! A system on a simulated target: the real binary, no replicas, a deploy in a second. For what is about the process
 //! itself: its streams, its files, its exit codes.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};

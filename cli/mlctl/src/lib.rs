@@ -27,9 +27,8 @@ use crate::output::{Printer, World};
 use crate::settings::{OutputSettings, Settings};
 use crate::signals::Signals;
 
-/// Variables that name folders: one that is no text cannot be passed over, what it names would be looked for elsewhere.
-const FOLDERS: [&str; 6] =
-    ["MLCTL_STATE", "MLCTL_LOCAL", "XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR", "HOME"];
+/// Variables of others that say where our folders are.
+const FOLDERS: [&str; 4] = ["XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR", "HOME"];
 
 /// Runs the process: the hidden verbs of the local target first, since they must not start what a command needs.
 #[must_use]
@@ -56,8 +55,15 @@ fn whole(args: Vec<OsString>) -> ExitStatus {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
-            let status = output::usage(&world, &error);
-            return heard(&Printer::new(&world, &OutputSettings::default()), status);
+            let printer = Printer::new(&world, &OutputSettings::default());
+            let status = match without_text(&world) {
+                // clap knows that something is no text, not what.
+                Some(named) if error.kind() == clap::error::ErrorKind::InvalidUtf8 => {
+                    told(&printer, Err(named))
+                }
+                _ => output::usage(&world, &error),
+            };
+            return heard(&printer, status);
         }
     };
     let printer = Printer::new(&world, &OutputSettings::of(&cli.global));
@@ -71,16 +77,22 @@ fn whole(args: Vec<OsString>) -> ExitStatus {
     world.write_in_background();
     let status = runtime.block_on(async {
         let status = carry_out(cli, &world).await;
-        // Whoever asks twice wants no more output, however much of it waits.
-        match Signals::hear() {
-            Ok(signals) => tokio::select! { () = world.written() => (), _ = signals.next() => () },
-            Err(_) => world.written().await,
-        }
-        heard(&printer, status)
+        all_written(&world).await;
+        let status = heard(&printer, status);
+        all_written(&world).await;
+        status
     });
     // A log follower may still sit in a blocking read; nobody waits for it.
     runtime.shutdown_background();
     status
+}
+
+/// Waits until a reader has taken all that was said, or somebody wants to wait no longer.
+async fn all_written(world: &World) {
+    match Signals::hear() {
+        Ok(signals) => tokio::select! { () = world.written() => (), _ = signals.next() => () },
+        Err(_) => world.written().await,
+    }
 }
 
 /// Starts the runtime. Where the system gives no thread or descriptor, tokio panics; here it is an error as any other.
@@ -103,13 +115,18 @@ pub async fn run(args: Vec<OsString>, world: World) -> ExitStatus {
 
 async fn carry_out(cli: Cli, world: &World) -> ExitStatus {
     let printer = Printer::new(world, &OutputSettings::of(&cli.global));
-    if let Some(name) = world.first_without_text(&FOLDERS) {
-        let text = format!("read the environment: {name} is not UTF-8 text");
-        let error = CommandError::new(ExitStatus::Usage, text).hint(format!("{name}=/path/to/a/folder"));
+    if let Some(error) = without_text(world) {
         return told(&printer, Err(error));
     }
     let settings = Settings::settle(&cli.global, world);
     told(&printer, commands::dispatch(cli.command, &settings, &printer).await)
+}
+
+/// Names a variable that says where something is, or how to do it, in no text.
+fn without_text(world: &World) -> Option<CommandError> {
+    let name = world.without_text(&FOLDERS)?;
+    let text = format!("read the environment: the variable {name} is not UTF-8 text");
+    Some(CommandError::new(ExitStatus::Usage, text).hint(format!("set {name} anew, or unset it")))
 }
 
 /// Tells an error, and says how the command ended.

@@ -23,6 +23,7 @@ pub struct RunStore {
 /// The journal of one run, open for appending.
 pub struct RunJournal {
     run: String,
+    path: PathBuf,
     file: Mutex<File>,
     mirror: Arc<dyn RunMirror>,
 }
@@ -77,14 +78,14 @@ impl RunStore {
     ) -> Result<RunJournal, JournalError> {
         let path = self.folder.join(run).join("journal.jsonl");
         let present = std::fs::read_to_string(&path).unwrap_or_default();
-        let file = open(&path).map_err(|error| failed("open", run, &error))?;
+        let file = open(&path).map_err(|error| failed("open", run, &path, &error))?;
         if present != so_far {
             file.set_len(0)
                 .and_then(|()| (&file).write_all(so_far.as_bytes()))
                 .and_then(|()| file.sync_data())
-                .map_err(|error| failed("restore", run, &error))?;
+                .map_err(|error| failed("restore", run, &path, &error))?;
         }
-        Ok(RunJournal { run: run.to_owned(), file: Mutex::new(file), mirror })
+        Ok(RunJournal { run: run.to_owned(), path, file: Mutex::new(file), mirror })
     }
 
     /// Opens the event file of a run.
@@ -95,7 +96,7 @@ impl RunStore {
         let path = self.folder.join(run).join("events.jsonl");
         open(&path)
             .map(|file| EventFile(Mutex::new(file)))
-            .map_err(|error| failed("open the events of", run, &error))
+            .map_err(|error| failed("open the events beside", run, &path, &error))
     }
 
     /// Returns the events of a run, oldest first; what cannot be read is passed over.
@@ -119,26 +120,40 @@ pub(crate) fn private_file(path: &Path, options: &mut OpenOptions) -> std::io::R
 }
 
 /// The reason is the whole cause, so that readers of the text alone learn it; there is no source to repeat it.
-fn failed(operation: &'static str, run: &str, error: &std::io::Error) -> JournalError {
-    JournalError { operation, run: run.to_owned(), reason: error.to_string(), source: None }
+fn failed(operation: &'static str, run: &str, path: &Path, error: &std::io::Error) -> JournalError {
+    let reason = format!("{}: {error}", path.display());
+    JournalError { operation, run: run.to_owned(), reason, source: None }
 }
 
 #[async_trait]
 impl Journal for RunJournal {
     async fn append(&self, line: &str) -> Result<(), JournalError> {
-        {
+        let before = {
             let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-            file.write_all(format!("{line}\n").as_bytes())
-                .and_then(|()| file.sync_data())
-                .map_err(|error| failed("write", &self.run, &error))?;
-        }
-        self.mirror.append(&self.run, line).await.map_err(|error| JournalError {
-            operation: "mirror",
-            run: self.run.clone(),
-            reason: error.to_string(),
-            source: None,
+            let written = file.metadata().and_then(|metadata| {
+                file.write_all(format!("{line}\n").as_bytes())
+                    .and_then(|()| file.sync_data())
+                    .inspect_err(|_| take_back(&file, metadata.len()))?;
+                Ok(metadata.len())
+            });
+            written.map_err(|error| failed("write", &self.run, &self.path, &error))?
+        };
+        self.mirror.append(&self.run, line).await.map_err(|error| {
+            take_back(&self.file.lock().unwrap_or_else(PoisonError::into_inner), before);
+            JournalError {
+                operation: "mirror",
+                run: self.run.clone(),
+                reason: error.to_string(),
+                source: None,
+            }
         })
     }
+}
+
+/// Takes a record away again that is not durable everywhere: the next one will have its number.
+fn take_back(file: &File, before: u64) {
+    // Where even that fails, the target's copy is the one that counts.
+    let _ = file.set_len(before);
 }
 
 impl EventSink for EventFile {

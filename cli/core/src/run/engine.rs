@@ -171,10 +171,12 @@ pub(super) struct Failure {
 impl Engine<'_> {
     async fn run(&self) -> RunReport {
         let plan = self.request.plan;
-        if let Err(error) = self.open().await {
-            return self.close(RunOutcome::Failed, error.to_string()).await;
-        }
         self.announce();
+        if let Err(error) = self.open().await {
+            // Not closed: a journal that begins with its end is none, and a run that was to be carried on still can be.
+            plan.phases.iter().for_each(|phase| self.will_not_run(phase, None, &StepError::Cancelled));
+            return RunReport { outcome: RunOutcome::Failed, reason: error.to_string() };
+        }
         if let Some(reason) = self.request.replay.and_then(|r| r.rolling_back.clone()) {
             self.changed.store(true, Ordering::Relaxed);
             plan.phases.iter().for_each(|phase| self.will_not_run(phase, None, &StepError::Cancelled));

@@ -105,10 +105,11 @@ impl World {
         self.var(name).filter(|value| !value.is_empty()).map(|value| self.absolute(Path::new(&value)))
     }
 
-    /// Returns the first of these variables that is there and is no text (UTF-8).
+    /// Returns a variable that is ours, or one of these, and is no text (UTF-8): what it says cannot be passed over.
     #[must_use]
-    pub fn first_without_text<'a>(&self, names: &[&'a str]) -> Option<&'a str> {
-        names.iter().copied().find(|name| self.no_text.contains(*name))
+    pub fn without_text(&self, names: &[&str]) -> Option<&str> {
+        let meant = |name: &&String| name.starts_with("MLCTL_") || names.contains(&name.as_str());
+        self.no_text.iter().find(meant).map(String::as_str)
     }
 
     /// Returns the user's home: `$HOME`, or what the system's accounts say. A service may have neither.

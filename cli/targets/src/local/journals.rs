@@ -44,8 +44,12 @@ impl RunMirror for Local {
         drop_torn_tail(&path).map_err(failed())?;
         let mut file =
             OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(failed())?;
-        file.write_all(format!("{line}\n").as_bytes()).map_err(failed())?;
-        file.sync_data().map_err(failed())?;
+        let before = file.metadata().map_err(failed())?.len();
+        file.write_all(format!("{line}\n").as_bytes())
+            .and_then(|()| file.sync_data())
+            // A record that is not durable is none: the next one will have its number.
+            .inspect_err(|_| drop(file.set_len(before)))
+            .map_err(failed())?;
         // The first line is durable once its file has a name.
         if is_new { files::sync(&self.journals()).map_err(failed()) } else { Ok(()) }
     }

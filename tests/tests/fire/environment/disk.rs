@@ -122,7 +122,7 @@ fn a_disk_that_is_full_at_one_write_is_a_clear_end_and_no_obstacle_later() {
 #[test]
 fn a_disk_that_fills_up_during_a_deploy_is_a_clear_end_and_no_obstacle_later() {
     // A tmpfs gives whole pages, so each size ends the deploy at another write, and a write half-way.
-    let mut size = 4;
+    let mut size = 4_u32;
     let mut ends = Vec::new();
     while ends.last() != Some(&0) {
         let seal = Seal::new("healthy.toml");
