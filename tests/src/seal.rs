@@ -226,16 +226,22 @@ impl Finished {
         for stream in [&self.stdout, &self.stderr] {
             assert!(!stream.contains("panicked at") && !stream.contains("has a bug"), "{}", told());
         }
-        let error = self.stderr.lines().find(|line| line.starts_with("error: "));
-        let reason = self.stdout.lines().find(|line| line.trim_start().starts_with("because: "));
+        let said = |begins: &str| {
+            let lines = self.stderr.lines().chain(self.stdout.lines());
+            lines.map(str::trim_start).find(|line| line.starts_with(begins)).map(str::to_owned)
+        };
         if code != 0 && code != 10 {
-            let text = error.or(reason).unwrap_or_else(|| panic!("no reason: {}", told()));
+            let text = said("error: ").or_else(|| said("because: ")).or_else(|| said("{\"error\":"));
+            let text = text.unwrap_or_else(|| panic!("no reason: {}", told()));
             assert!(text.split_whitespace().count() > 4, "{}", told());
             // Either a hint, or the summary's own list of what to do next.
-            let next = self.stderr.contains("hint: ")
-                || self.stdout.contains("  mlctl ")
-                || self.stdout.contains("--resume");
-            assert!(next, "it does not say what to do next: {}", told());
+            let next = ["hint: ", "\"hints\":[\"", "try '--help'", "--resume", "  mlctl "];
+            let both = format!("{}{}", self.stderr, self.stdout);
+            assert!(
+                next.iter().any(|text| both.contains(text)),
+                "it does not say what to do next: {}",
+                told()
+            );
         }
         self
     }

@@ -77,7 +77,9 @@ fn whole(args: Vec<OsString>) -> ExitStatus {
     world.write_in_background();
     let status = runtime.block_on(async {
         let status = carry_out(cli, &world).await;
-        all_written(&world).await;
+        if !all_written(&world).await {
+            return status;
+        }
         let status = heard(&printer, status);
         all_written(&world).await;
         status
@@ -87,11 +89,16 @@ fn whole(args: Vec<OsString>) -> ExitStatus {
     status
 }
 
-/// Waits until a reader has taken all that was said, or somebody wants to wait no longer.
-async fn all_written(world: &World) {
-    match Signals::hear() {
-        Ok(signals) => tokio::select! { () = world.written() => (), _ = signals.next() => () },
-        Err(_) => world.written().await,
+/// Waits until the readers have taken all that was said; false when somebody wants to wait no longer.
+async fn all_written(world: &World) -> bool {
+    let Ok(signals) = Signals::hear() else {
+        world.written().await;
+        return true;
+    };
+    tokio::select! {
+        biased;
+        () = world.written() => true,
+        _ = signals.next() => false,
     }
 }
 

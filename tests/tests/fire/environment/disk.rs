@@ -107,10 +107,14 @@ fn a_disk_that_is_full_at_one_write_is_a_clear_end_and_no_obstacle_later() {
         };
         let finished = finished.is_clear();
         let code = finished.code.unwrap();
-        // The journal is what a run cannot do without; it names the file system's own reason.
+        // The journal is what a run cannot do without; it names the file system's own reason. Only its last record,
+        // that all went well, is missed by nobody but whoever reads the warning.
         if hit.contains("journal.jsonl") {
-            let _ = finished.says("No space left on device");
-            assert_ne!(code, 0, "{point:?}");
+            let _ = finished.says("No space left on device").says("journal.jsonl");
+            let later = all
+                .iter()
+                .any(|other| other.file == point.file && other.call == point.call && other.nth > point.nth);
+            assert!(code != 0 || !later, "{point:?}");
         }
         let how = recover(&seal);
         *ends.entry(format!("{} {}: {code}, then {how}", point.call, point.file)).or_default() += 1;

@@ -66,7 +66,7 @@ fn a_home_that_is_not_there_is_made_and_one_that_cannot_be_is_told() {
 fn what_is_no_text_is_refused_by_its_name_and_never_passed_over() {
     let seal = Seal::new("healthy.toml");
     let folders = ["MLCTL_STATE", "MLCTL_LOCAL", "HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME"];
-    let others = ["MLCTL_TARGET", "MLCTL_OUTPUT", "MLCTL_TIMEOUT", "MLCTL_YES", "MLCTL_OPERATOR"];
+    let others = ["MLCTL_TARGET", "MLCTL_TIMEOUT", "MLCTL_YES", "MLCTL_OPERATOR"];
     for name in folders.into_iter().chain(others) {
         let mut command = seal.plain(&["status"]);
         command.env(name, no_text());

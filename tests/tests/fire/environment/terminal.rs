@@ -287,7 +287,9 @@ fn a_question_can_be_left_by_every_way_out_and_nothing_is_changed() {
         assert!(ended.text.contains(said), "{keys:?}: {}", ended.text);
     }
     let seal = Seal::new("healthy.toml");
-    assert_eq!(ask(&seal).hang_up(), Some(143));
+    // The end of input and the signal come at once, and either is an answer.
+    let code = ask(&seal).hang_up();
+    assert!(matches!(code, Some(40 | 143)), "{code:?}");
     let runs = seal.mlctl(&["runs", "-o", "json"]).ends(0).json();
     assert_eq!(runs["runs"].as_array().unwrap().len(), 0, "{runs:#}");
 }
