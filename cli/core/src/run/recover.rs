@@ -18,6 +18,8 @@ use crate::steps::{Action, StepError};
 pub(crate) const ROLLBACK: &str = "rollback";
 /// Log lines kept as evidence, per replica.
 const TAIL: usize = 30;
+/// How long after an exit the last lines of its log may have been read.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 /// How long gathering evidence may hold up the way back.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -116,12 +118,19 @@ impl Engine<'_> {
             };
             tell("replica", replicas.iter().map(line).collect());
         }
+        let events = self.ports.inspector.events(None).await.unwrap_or_default();
+        let mine: Vec<_> = events.iter().filter(|event| event.id == *item).collect();
+        // What a run said last, not how the one after it begins: a loud program hides its own end by then.
+        let exited = mine
+            .iter()
+            .rfind(|event| ["exited", "oom"].contains(&event.reason.as_str()))
+            .map(|event| event.at);
         let query = LogQuery {
             service: item.name.clone(),
             previous: true,
             tail: Some(TAIL),
-            since: None,
-            follow: false,
+            until: exited.and_then(|at| at.checked_add(LAST_WORDS).ok()),
+            ..LogQuery::default()
         };
         if let Ok(stream) = self.ports.inspector.logs(&query).await {
             let lines: Vec<String> = stream
@@ -132,12 +141,9 @@ impl Engine<'_> {
                 .await;
             tell("log", lines);
         }
-        if let Ok(events) = self.ports.inspector.events(None).await {
-            let mine = events.iter().filter(|event| event.id == *item);
-            let lines: Vec<String> =
-                mine.map(|event| format!("{} {}: {}", event.at, event.reason, event.text)).collect();
-            tell("event", lines.into_iter().rev().take(10).rev().collect());
-        }
+        let lines = mine.iter().map(|event| format!("{} {}: {}", event.at, event.reason, event.text));
+        let lines: Vec<String> = lines.collect();
+        tell("event", lines.into_iter().rev().take(10).rev().collect());
     }
 
     /// Takes the planned way back, to the last verified release.

@@ -132,13 +132,12 @@ fn save(plan: &Plan, path: &Path) -> Result<(), CommandError> {
 
 /// Reads a saved plan.
 pub(super) fn load(path: &Path) -> Result<Plan, CommandError> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        CommandError::new(ExitStatus::InvalidInput, format!("read the plan {}: {error}", path.display()))
-    })?;
-    serde_json::from_str(&text).map_err(|error| {
+    let unread = |error: &dyn std::fmt::Display| {
         CommandError::new(ExitStatus::InvalidInput, format!("read the plan {}: {error}", path.display()))
             .hint("a plan is what `mlctl deploy --dry-run --out FILE` writes")
-    })
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| unread(&error))?;
+    serde_json::from_str(&text).map_err(|error| unread(&error))
 }
 
 /// Shows the plan to whoever can say no, and asks. Without a terminal, a deploy or rollback of the embedded target

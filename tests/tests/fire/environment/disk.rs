@@ -117,7 +117,8 @@ fn a_disk_that_is_full_at_one_write_is_a_clear_end_and_no_obstacle_later() {
             assert!(code != 0 || !later, "{point:?}");
         }
         let how = recover(&seal);
-        *ends.entry(format!("{} {}: {code}, then {how}", point.call, point.file)).or_default() += 1;
+        let file = points(&seal, hit).pop().map_or_else(|| point.file.clone(), |hit| hit.file);
+        *ends.entry(format!("{} {file}: {code}, then {how}", point.call)).or_default() += 1;
     }
     ends.iter().for_each(|(end, times)| note(&format!("{times} x {end}")));
     assert!(ends.len() > 5, "{ends:?}");

@@ -62,7 +62,7 @@ fn data_that_finds_no_room_is_a_failure_of_a_question_and_a_warning_of_a_change(
         &["deploy", "--dry-run"],
     ] {
         let told = redirected(&seal, args, ">/dev/full").is_clear().ends(1);
-        let _ = told.says("write to stdout").says("No space left on device").says("hint: ");
+        let _ = told.says("write to stdout").says("No space left on device");
     }
     // A failure keeps its own code, and nobody is there to be told on stderr.
     let _ = redirected(&seal, &["status", "nobody"], ">/dev/full 2>/dev/full").ends(6);
