@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use jiff::Timestamp;
 
 use super::engine::{Engine, Failure, RunReport, describe};
 use super::journal::Entry;
@@ -10,7 +11,7 @@ use crate::event::{EventKind, Outcome, RunOutcome, Serving};
 use crate::item::{ItemId, ItemKind};
 use crate::plan::{Phase, Plan};
 use crate::playbook::StepFailure;
-use crate::ports::{LogQuery, Write};
+use crate::ports::{LogQuery, TargetEvent, Write};
 use crate::release::ReleaseState;
 use crate::steps::{Action, StepError};
 
@@ -120,16 +121,12 @@ impl Engine<'_> {
         }
         let events = self.ports.inspector.events(None).await.unwrap_or_default();
         let mine: Vec<_> = events.iter().filter(|event| event.id == *item).collect();
-        // What a run said last, not how the one after it begins: a loud program hides its own end by then.
-        let exited = mine
-            .iter()
-            .rfind(|event| ["exited", "oom"].contains(&event.reason.as_str()))
-            .map(|event| event.at);
+        let begun = self.ports.clock.now().checked_sub(self.teller.started.elapsed()).ok();
         let query = LogQuery {
             service: item.name.clone(),
             previous: true,
             tail: Some(TAIL),
-            until: exited.and_then(|at| at.checked_add(LAST_WORDS).ok()),
+            until: last_exit(&mine, begun).and_then(|at| at.checked_add(LAST_WORDS).ok()),
             ..LogQuery::default()
         };
         if let Ok(stream) = self.ports.inspector.logs(&query).await {
@@ -248,6 +245,15 @@ impl Engine<'_> {
     }
 }
 
+/// Returns when a replica last ended in this run, unless one was ready since: what it said up to then explains it, and
+/// not how the run after it begins, which may be louder than any tail is long.
+fn last_exit(events: &[&TargetEvent], begun: Option<Timestamp>) -> Option<Timestamp> {
+    let telling = ["exited", "oom", "crash_loop", "ready", "available"];
+    let last = events.iter().rfind(|event| telling.contains(&event.reason.as_str()))?;
+    let is_exit = !["ready", "available"].contains(&last.reason.as_str());
+    (is_exit && begun.is_some_and(|begun| last.at >= begun)).then_some(last.at)
+}
+
 /// Returns the digest that a phase puts in place for an item.
 fn put_digest<'a>(phase: &'a Phase, id: &ItemId) -> Option<&'a crate::item::Digest> {
     phase.steps.iter().find_map(|step| match &step.action {
@@ -257,4 +263,34 @@ fn put_digest<'a>(phase: &'a Phase, id: &ItemId) -> Option<&'a crate::item::Dige
         }),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_words_end_with_the_last_exit_of_this_run() {
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
+        let event = |(second, reason): &(i64, &str)| TargetEvent {
+            at: at(*second),
+            id: ItemId::workload("api"),
+            replica: None,
+            reason: (*reason).to_owned(),
+            text: String::new(),
+        };
+        for (told, expected) in [
+            (&[][..], None),
+            (&[(11, "exited"), (12, "started")], Some(11)),
+            (&[(11, "exited"), (12, "started"), (13, "oom"), (14, "started")], Some(13)),
+            // It serves again: its newest lines are those that count.
+            (&[(11, "exited"), (12, "started"), (13, "ready")], None),
+            // That was another run's.
+            (&[(9, "exited"), (12, "started")], None),
+        ] {
+            let events: Vec<TargetEvent> = told.iter().map(event).collect();
+            let events: Vec<&TargetEvent> = events.iter().collect();
+            assert_eq!(last_exit(&events, Some(at(10))), expected.map(at), "{told:?}");
+        }
+    }
 }
