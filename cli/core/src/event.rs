@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gate::GateResult;
 use crate::item::ItemId;
+use crate::ports::LoadReport;
 use crate::release::Operator;
 use crate::status::{Cause, Status};
 
@@ -121,6 +122,15 @@ pub enum EventKind {
         /// What it said.
         #[serde(flatten)]
         result: GateResult,
+    },
+    /// A load run ended.
+    Load {
+        /// The phase.
+        phase: String,
+        /// The step.
+        step: String,
+        /// What it showed, by endpoint too.
+        report: Box<LoadReport>,
     },
     /// A step is tried again.
     Retry {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use mlctl_core::gate::{GateResult, Verdict};
+use mlctl_core::ports::LoadFault;
 use mlctl_core::run::{CancelLevel, CancelToken};
 use rand::rngs::StdRng;
 use tokio::time::timeout;
@@ -33,7 +34,18 @@ pub(crate) enum SessionError {
     #[error(
         "request `{request}` ({title}) is to save `{variable}`, but its answer has no text or number at `{pointer}`"
     )]
-    Save { request: String, title: String, variable: String, pointer: String },
+    Save { request: String, title: String, status: u16, variable: String, pointer: String },
+}
+
+impl SessionError {
+    /// Says whose it is.
+    pub(crate) const fn fault(&self) -> LoadFault {
+        match self {
+            Self::Script(_) => LoadFault::Profile,
+            Self::NoAnswer { .. } => LoadFault::NoAnswer,
+            Self::Status { status, .. } | Self::Save { status, .. } => LoadFault::Answer(*status),
+        }
+    }
 }
 
 /// Sends the requests around a load and keeps what they save.
@@ -129,6 +141,7 @@ impl<'a> Session<'a> {
             let value = pick(&body, pointer).ok_or_else(|| SessionError::Save {
                 request: name(),
                 title: title.clone(),
+                status,
                 variable: variable.clone(),
                 pointer: pointer.clone(),
             })?;

@@ -108,6 +108,9 @@ impl Supervisor {
                     name: replica.name.clone(),
                     service: replica.record.service.clone(),
                     revision: replica.record.revision.digest.short().to_owned(),
+                    outdated: self.workloads.get(&replica.record.service).is_none_or(|workload| {
+                        workload.record.removed || workload.revision != replica.record.revision
+                    }),
                     state: state_word(replica).to_owned(),
                     ready: replica.is_ready(),
                     restarts: replica.record.restarts,

@@ -114,6 +114,20 @@ impl PlanInput<'_> {
     }
 }
 
+/// Says what maintenance means for a plan that sends load through the public front.
+fn maintenance(input: &PlanInput<'_>, phases: &[Phase]) -> Option<String> {
+    let now = input.snapshot.taken_at;
+    let on = input.snapshot.overrides.iter().find(|entry| entry.is_maintenance(now))?;
+    let sends = |step: &Step| step.skip.is_none() && matches!(step.action, Action::Load(_));
+    phases.iter().flat_map(|phase| &phase.steps).any(sends).then(|| {
+        format!(
+            "maintenance is on since {} by {}, and stays on: a load that it does not let pass can prove nothing; the \
+             release is then kept, unverified (31)",
+            on.since, on.owner
+        )
+    })
+}
+
 /// Makes the plan.
 ///
 /// # Errors
@@ -175,6 +189,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Plan, PlanError> {
     let (fallback, warnings) =
         if way_back { fallback::plan(input, release.as_ref(), builder.width())? } else { (None, Vec::new()) };
     let mut warnings = warnings;
+    warnings.extend(maintenance(input, &phases));
     if verifies && !phases.iter().flat_map(|phase| &phase.steps).any(proves) {
         let text =
             "nothing proves this release but its readiness: mlctl.yaml names no health check, metric or load";

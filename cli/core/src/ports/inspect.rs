@@ -62,6 +62,9 @@ pub struct Replica {
     pub service: String,
     /// Short digest of the revision it runs.
     pub revision: String,
+    /// True when that is an earlier revision than the one wanted now: it is about to go.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub outdated: bool,
     /// A word: `starting`, `running`, `ready`, `draining`, `back_off`, `exited`.
     pub state: String,
     /// True while it takes requests.

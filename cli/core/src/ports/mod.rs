@@ -20,7 +20,7 @@ pub use inspect::{
     Inspector, LogLine, LogQuery, ProbeAnswer, ProbeRequest, Replica, Scrape, TargetEvent, Through,
 };
 pub use keep::{Journal, JournalError, OverrideStore, ReleaseStore, RunMirror};
-pub use load::{EndpointReport, LoadError, LoadReport, LoadRequest, LoadRunner, LoadTick};
+pub use load::{EndpointReport, LoadError, LoadFault, LoadReport, LoadRequest, LoadRunner, LoadTick};
 pub use lock::{Lease, LockHolder, LockRequest};
 pub use migrate::{MigrationFile, MigrationState, StoreAdmin, StoreError, StoreMode};
 pub use write::{Applied, Fence, Observation, Orchestrator, Write};

@@ -106,7 +106,7 @@ pub struct StepContext<'a> {
     pub fence: Fence,
     /// Tells when to stop.
     pub cancel: &'a CancelToken,
-    /// Seed of everything random in the run.
+    /// Seed of everything random in this attempt at the step.
     pub seed: u64,
     /// The latest status of every item of the plan.
     pub(crate) observations: watch::Receiver<BTreeMap<ItemId, Live>>,
@@ -197,8 +197,10 @@ impl StepContext<'_> {
         }
     }
 
-    /// Keeps a load report for the gates after it.
+    /// Tells what a load run showed, and keeps it for the gates after it.
     pub fn keep_load(&self, report: LoadReport) {
+        let (phase, step) = (self.phase.to_owned(), self.step.to_owned());
+        self.teller.tell(EventKind::Load { phase, step, report: Box::new(report.clone()) });
         lock(&self.shared.loads).insert(self.step.to_owned(), report);
     }
 

@@ -108,7 +108,7 @@ pub async fn execute(request: &RunRequest<'_>, ports: Ports<'_>) -> RunReport {
         exit: exit_code(report.outcome, request.cancel),
         reason: report.reason.clone(),
         head,
-        serving: engine.serving(report.outcome),
+        serving: engine.serving(report.outcome, head).await,
     });
     report
 }

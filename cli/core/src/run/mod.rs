@@ -10,6 +10,7 @@ mod recover;
 mod retry;
 mod state;
 mod step;
+mod witness;
 
 pub use cancel::{CancelLevel, CancelToken, Canceller};
 pub use context::{Ports, StepContext};

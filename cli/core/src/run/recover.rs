@@ -6,6 +6,7 @@ use futures::StreamExt as _;
 
 use super::engine::{Engine, Failure, RunReport, describe};
 use super::journal::Entry;
+use super::witness::Witnesses;
 use crate::event::{EventKind, Outcome, RunOutcome, Serving};
 use crate::item::{ItemId, ItemKind};
 use crate::plan::{Phase, Plan};
@@ -108,36 +109,33 @@ impl Engine<'_> {
         if let Some(live) = live {
             tell("status", vec![describe(item, &live)]);
         }
-        if let Ok(replicas) = self.ports.inspector.replicas(Some(&item.name)).await {
-            let line = |r: &crate::ports::Replica| {
-                let exit =
-                    r.last_exit.as_ref().map(|exit| format!(", last exit: {exit}")).unwrap_or_default();
-                format!("{} ({}): {}, {} restarts{exit}", r.name, r.revision, r.state, r.restarts)
-            };
-            tell("replica", replicas.iter().map(line).collect());
-        }
-        let query = LogQuery {
-            service: item.name.clone(),
-            previous: true,
-            tail: Some(TAIL),
-            since: None,
-            follow: false,
-        };
+        let since = Some(self.began());
+        let replicas = self.ports.inspector.replicas(Some(&item.name)).await.unwrap_or_default();
+        let witnesses = Witnesses::among(&replicas);
+        tell("replica", witnesses.lines());
+        let service = item.name.clone();
+        let query = LogQuery { service, previous: true, tail: Some(TAIL), since, follow: false };
         if let Ok(stream) = self.ports.inspector.logs(&query).await {
-            let lines: Vec<String> = stream
-                .take(4 * TAIL)
-                .filter_map(|line| std::future::ready(line.ok()))
-                .map(|line| format!("{}: {}", line.replica, line.text))
-                .collect()
-                .await;
-            tell("log", lines);
+            let lines = stream.filter_map(|line| std::future::ready(line.ok())).collect().await;
+            for lines in witnesses.logs(lines) {
+                tell("log", lines);
+            }
         }
-        if let Ok(events) = self.ports.inspector.events(None).await {
-            let mine = events.iter().filter(|event| event.id == *item);
-            let lines: Vec<String> =
-                mine.map(|event| format!("{} {}: {}", event.at, event.reason, event.text)).collect();
-            tell("event", lines.into_iter().rev().take(10).rev().collect());
+        if let Ok(events) = self.ports.inspector.events(since).await {
+            tell("event", witnesses.events(item, &events));
         }
+    }
+
+    /// Returns when the run began, in its first process.
+    fn began(&self) -> jiff::Timestamp {
+        let first = self.request.replay.and_then(|replay| replay.records.first());
+        first.map_or_else(
+            || {
+                let now = self.ports.clock.now();
+                now.saturating_sub(self.teller.started.elapsed()).unwrap_or(now)
+            },
+            |record| record.at,
+        )
     }
 
     /// Takes the planned way back, to the last verified release.
@@ -219,19 +217,23 @@ impl Engine<'_> {
         snapshot.head.map(|head| head.number)
     }
 
-    /// Says what is where after a run that did not simply succeed.
-    pub(super) fn serving(&self, outcome: RunOutcome) -> Vec<Serving> {
+    /// Says what is where after a run that did not simply succeed. What the release that runs now and another one hold
+    /// equally belongs to the one that runs.
+    pub(super) async fn serving(&self, outcome: RunOutcome, head: Option<u32>) -> Vec<Serving> {
         if outcome == RunOutcome::Succeeded {
             return Vec::new();
         }
         let plan = self.request.plan;
+        let kept = self.ports.releases.list().await.unwrap_or_default();
+        let running = kept.iter().find(|release| Some(release.number) == head);
         let lives = self.observer.sender.borrow();
         let workloads = lives.iter().filter(|(id, _)| id.kind == ItemKind::Workload);
         workloads
             .map(|(id, live)| {
                 let new = plan.release.as_ref().and_then(|r| Some((r.number, &r.desired.get(id)?.digest)));
                 let old = plan.fallback.as_ref().and_then(|f| Some((f.release, put_digest(&f.phase, id)?)));
-                let release = [old, new]
+                let running = running.and_then(|r| Some((r.number, &r.desired.get(id)?.digest)));
+                let release = [running, old, new]
                     .into_iter()
                     .flatten()
                     .find(|(_, digest)| live.digest.as_ref() == Some(*digest))

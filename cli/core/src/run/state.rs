@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use crate::event::{Event, EventKind, Outcome, PhaseListing, RunOutcome, Serving};
 use crate::gate::GateResult;
 use crate::item::ItemId;
+use crate::ports::LoadReport;
 use crate::status::{Cause, Status};
 
 /// Where a step stands.
@@ -115,6 +116,8 @@ pub struct RunState {
     pub items: BTreeMap<ItemId, ItemState>,
     /// Everything the gates said, in order, with the step that asked.
     pub gates: Vec<(String, GateResult)>,
+    /// What load runs showed, in order, with the step that sent them.
+    pub loads: Vec<(String, LoadReport)>,
     /// Warnings, in order.
     pub warnings: Vec<String>,
     /// Evidence: item, what, lines.
@@ -184,6 +187,7 @@ impl RunState {
                 }
             }
             EventKind::Gate { step, result, .. } => self.gates.push((step.clone(), result.clone())),
+            EventKind::Load { step, report, .. } => self.loads.push((step.clone(), (**report).clone())),
             EventKind::Warning { text } => self.warnings.push(text.clone()),
             EventKind::Evidence { item, what, lines, .. } => {
                 self.evidence.push((item.clone(), what.clone(), lines.clone()));

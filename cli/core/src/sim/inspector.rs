@@ -243,6 +243,7 @@ impl Sim {
                 name: format!("{}-{}", id.name, at + 1),
                 service: id.name.clone(),
                 revision: revision.clone(),
+                outdated: *revision != new,
                 state: (if ready { "ready" } else { waiting }).to_owned(),
                 ready,
                 restarts: if ready { 0 } else { beat.crashes },

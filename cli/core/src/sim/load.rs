@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::Sim;
 use crate::gate::{GateResult, Verdict};
-use crate::ports::{EndpointReport, LoadError, LoadReport, LoadRequest, LoadRunner, LoadTick};
+use crate::ports::{EndpointReport, LoadError, LoadFault, LoadReport, LoadRequest, LoadRunner, LoadTick};
 use crate::run::{CancelLevel, CancelToken};
 use crate::steps::load::micros;
 use crate::system::units::{Threshold, TimeSpan};
@@ -32,9 +32,11 @@ impl LoadRunner for Sim {
     ) -> Result<LoadReport, LoadError> {
         let failed = |error: crate::ports::OrchestratorError| LoadError {
             base: request.base.clone(),
+            fault: LoadFault::NoAnswer,
             reason: error.reason,
         };
         self.enter("load", &request.base).await.map_err(failed)?;
+        self.set_up(request)?;
         let profile = &request.profile;
         tokio::time::sleep(profile.warmup.get()).await;
         let (total, rate) = (profile.duration.get(), profile.rate.per_second());
@@ -58,11 +60,32 @@ impl LoadRunner for Sim {
                 p99_us: figures.p99_us,
             });
         }
+        self.state().world.set_up.remove(&request.seed);
         Ok(self.report(request, elapsed, interrupted))
     }
 }
 
 impl Sim {
+    /// Does what the setup of a profile does to a system: what it makes is named after the seed and stays until the
+    /// teardown, and maintenance lets nobody in.
+    fn set_up(&self, request: &LoadRequest) -> Result<(), LoadError> {
+        let Some(first) = request.profile.setup.first() else { return Ok(()) };
+        let refused = |status: u16, text: &str| LoadError {
+            base: request.base.clone(),
+            fault: LoadFault::Answer(status),
+            reason: format!("setup request `{}` got {status}: {text}", first.name),
+        };
+        let now = self.now();
+        let mut state = self.state();
+        if state.world.overrides.iter().any(|entry| entry.is_maintenance(now)) {
+            return Err(refused(503, "closed for maintenance"));
+        }
+        if !state.world.set_up.insert(request.seed) {
+            return Err(refused(409, "it is there already"));
+        }
+        Ok(())
+    }
+
     /// Returns the script's figures, the worst of what runs now.
     fn figures(&self, rate: f64) -> Figures {
         let script = &self.0.script.load;

@@ -3,7 +3,7 @@
 //! Nothing moves in it by itself. Each write leaves the item's future as a list of [`Beat`]s, and the state at any
 //! time is the last beat that has come: so time is only looked at, and one script always plays the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -45,12 +45,15 @@ pub struct World {
     pub calls: Vec<u32>,
     /// Beats that came before the last write of their item.
     pub past: Vec<(ItemId, Beat)>,
+    /// Seeds of the load runs whose setup was done and whose teardown was not: what they made is still there.
+    #[serde(default)]
+    pub set_up: BTreeSet<u64>,
 }
 
 /// Something that changed the world.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Effect {
-    /// What, as people read it: `put workload/api 0123456789ab x2`.
+    /// What, as people read it: `put workload/api 0123456789ab, 2 replicas`.
     pub text: String,
     /// How often. Calls that found the world as they wanted it are not counted.
     pub count: u32,
@@ -186,7 +189,8 @@ impl World {
             (true, true) => Roll::Scale,
             (true, false) => Roll::Update,
         };
-        let count = replicas.map(|count| format!(" x{count}")).unwrap_or_default();
+        let noun = |count| if count == 1 { "replica" } else { "replicas" };
+        let count = replicas.map(|count| format!(", {count} {}", noun(count))).unwrap_or_default();
         let text = format!("put {} {}{count}", item.id, item.digest.short());
         (self.roll(script, now_ms, &item.id, roll, replicas), Some(text))
     }

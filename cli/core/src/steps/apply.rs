@@ -167,7 +167,8 @@ fn is_there(write: &Write, live: &Live) -> bool {
 fn effect_name(write: &Write) -> String {
     match write {
         Write::Put { item, replicas: Some(count) } => {
-            format!("put {} {} x{count}", item.id, item.digest.short())
+            let noun = if *count == 1 { "replica" } else { "replicas" };
+            format!("put {} {}, {count} {noun}", item.id, item.digest.short())
         }
         Write::Put { item, replicas: None } => format!("put {} {}", item.id, item.digest.short()),
         Write::Remove { id } => format!("remove {id}"),

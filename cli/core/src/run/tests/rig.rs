@@ -327,6 +327,7 @@ fn line(kind: &EventKind) -> String {
         EventKind::Gate { result, .. } => {
             format!("    {}: wants {}, got {}: {}", result.subject, result.want, result.got, result.verdict)
         }
+        EventKind::Load { report, .. } => format!("    load: {}", crate::steps::load::sentence(report)),
         EventKind::Retry { attempt, reason, .. } => format!("    retry after attempt {attempt}: {reason}"),
         EventKind::Warning { text } => format!("warning: {text}"),
         EventKind::Evidence { item, what, lines, .. } => {

@@ -164,7 +164,8 @@ pub enum RatePer {
 }
 
 impl RatePer {
-    const fn seconds(self) -> f64 {
+    /// Returns its length in seconds.
+    pub const fn seconds(self) -> f64 {
         match self {
             Self::Second => 1.0,
             Self::Minute => 60.0,
@@ -172,7 +173,8 @@ impl RatePer {
         }
     }
 
-    const fn word(self) -> &'static str {
+    /// Returns it as it is written.
+    pub const fn word(self) -> &'static str {
         match self {
             Self::Second => "s",
             Self::Minute => "min",
@@ -197,6 +199,11 @@ impl Rate {
     /// Returns how many per second.
     pub fn per_second(self) -> f64 {
         self.count / self.per.seconds()
+    }
+
+    /// Returns the unit of time it counts over.
+    pub const fn per(self) -> RatePer {
+        self.per
     }
 }
 

@@ -1,0 +1,121 @@
+//! Who can say something about a failure: the replicas of the revision that failed, those in trouble first. What
+//! earlier revisions said, or did on their way out, is about something else.
+
+use crate::item::ItemId;
+use crate::ports::{LogLine, Replica, TargetEvent};
+
+/// Replicas whose logs are kept.
+const LOGS: usize = 4;
+/// Events that are kept.
+const EVENTS: usize = 10;
+
+/// The replicas of one workload that are asked.
+pub(super) struct Witnesses<'a>(Vec<&'a Replica>);
+
+impl<'a> Witnesses<'a> {
+    /// Picks them among all replicas of a workload.
+    pub(super) fn among(replicas: &'a [Replica]) -> Self {
+        let mut found: Vec<&Replica> = replicas.iter().filter(|replica| !replica.outdated).collect();
+        // Stable: the target's order otherwise.
+        found.sort_by_key(|replica| (replica.ready, replica.last_exit.is_none()));
+        Self(found)
+    }
+
+    /// Returns a line for each.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let line = |r: &&Replica| {
+            let exit = r.last_exit.as_ref().map(|exit| format!(", last exit: {exit}")).unwrap_or_default();
+            format!("{} ({}): {}, {} restarts{exit}", r.name, r.revision, r.state, r.restarts)
+        };
+        self.0.iter().map(line).collect()
+    }
+
+    /// Returns what they wrote, a replica at a time.
+    pub(super) fn logs(&self, lines: Vec<LogLine>) -> Vec<Vec<String>> {
+        let of = |replica: &&Replica| -> Vec<String> {
+            let own = lines.iter().filter(|line| line.replica == replica.name);
+            own.map(|line| format!("{}: {}", line.replica, line.text)).collect()
+        };
+        self.0.iter().map(of).filter(|lines| !lines.is_empty()).take(LOGS).collect()
+    }
+
+    /// Returns what happened to them, and to the workload as a whole, oldest first.
+    pub(super) fn events(&self, item: &ItemId, events: &[TargetEvent]) -> Vec<String> {
+        let asked = |event: &&TargetEvent| {
+            event.id == *item
+                && event.replica.as_ref().is_none_or(|name| self.0.iter().any(|each| each.name == *name))
+        };
+        let line = |event: &TargetEvent| {
+            let who = event.replica.as_ref().unwrap_or(&event.id.name);
+            format!("{} {who} {}: {}", event.at, event.reason, event.text)
+        };
+        let lines: Vec<String> = events.iter().filter(asked).map(line).collect();
+        let surplus = lines.len().saturating_sub(EVENTS);
+        lines.into_iter().skip(surplus).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replica(name: &str, outdated: bool, ready: bool, exit: Option<&str>) -> Replica {
+        Replica {
+            name: name.to_owned(),
+            service: "api".to_owned(),
+            revision: "abc".to_owned(),
+            outdated,
+            state: "back_off".to_owned(),
+            ready,
+            restarts: 1,
+            since: jiff::Timestamp::UNIX_EPOCH,
+            last_exit: exit.map(ToOwned::to_owned),
+            cpu_millis: None,
+            memory_bytes: None,
+        }
+    }
+
+    fn log(replica: &str, text: &str) -> LogLine {
+        LogLine { service: "api".into(), replica: replica.into(), at: None, text: text.into() }
+    }
+
+    fn event(name: &str, replica: Option<&str>, reason: &str) -> TargetEvent {
+        TargetEvent {
+            at: jiff::Timestamp::UNIX_EPOCH,
+            id: ItemId::workload(name),
+            replica: replica.map(ToOwned::to_owned),
+            reason: reason.into(),
+            text: "text".into(),
+        }
+    }
+
+    #[test]
+    fn only_the_failed_revision_is_asked_and_those_in_trouble_first() {
+        let replicas = [
+            replica("api-old", true, true, None),
+            replica("api-fine", false, true, None),
+            replica("api-slow", false, false, None),
+            replica("api-bad", false, false, Some("exit code 3")),
+        ];
+        let witnesses = Witnesses::among(&replicas);
+        let names: Vec<&str> = witnesses.0.iter().map(|replica| replica.name.as_str()).collect();
+        assert_eq!(names, ["api-bad", "api-slow", "api-fine"]);
+        assert_eq!(witnesses.lines()[0], "api-bad (abc): back_off, 1 restarts, last exit: exit code 3");
+        let lines = vec![
+            log("api-old", "bye"),
+            log("api-fine", "hello"),
+            log("api-bad", "no such table"),
+            log("api-gone", "stopped before"),
+        ];
+        assert_eq!(witnesses.logs(lines), [["api-bad: no such table"], ["api-fine: hello"]]);
+        let events = [
+            event("api", Some("api-old"), "stopped"),
+            event("api", Some("api-bad"), "exited"),
+            event("other", Some("api-bad"), "exited"),
+            event("api", None, "settled"),
+        ];
+        let told = witnesses.events(&ItemId::workload("api"), &events);
+        let at = jiff::Timestamp::UNIX_EPOCH;
+        assert_eq!(told, [format!("{at} api-bad exited: text"), format!("{at} api settled: text")]);
+    }
+}
