@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::node::{Entry, Node, Value};
+use super::node::{Entry, Node, Value, shown};
 use super::problem::{KeyPath, Problem, Problems, did_you_mean};
-use super::shape::{Choice, Group, Kind, OneOf, Presence, Struct};
+use super::shape::{Choice, Group, Kind, OneOf, Presence, Struct, TextRule, UnitRule};
+use super::slip;
 
 /// Whether texts may still hold `{{name}}` in place of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +31,9 @@ struct Checker {
 
 impl Checker {
     fn value(&mut self, node: &Node, kind: &Kind, path: &KeyPath, partial: bool) {
+        if self.problems.is_full() {
+            return;
+        }
         if self.placeholders == Placeholders::Open
             && !matches!(kind, Kind::Json)
             && node.text().is_some_and(|text| text.contains("{{"))
@@ -40,16 +44,8 @@ impl Checker {
             Kind::Json => {}
             Kind::Bool => self.boolean(node, path),
             Kind::Int { min, max } => self.integer(node, path, *min, *max),
-            Kind::Text(rule) => {
-                if !node.text().is_some_and(rule.accepts) {
-                    self.unexpected(node, path, rule.expected);
-                }
-            }
-            Kind::Unit(rule) => match node.text().map(rule.canonical) {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => self.unexpected(node, path, &error.expected),
-                None => self.unexpected(node, path, rule.expected),
-            },
+            Kind::Text(rule) => self.text(node, rule, path),
+            Kind::Unit(rule) => self.unit(node, rule, path),
             Kind::Choice(choices) => self.choice(node, path, choices),
             Kind::List { of, min } => self.list(node, of, *min, path),
             Kind::Map { key, of } => {
@@ -59,8 +55,10 @@ impl Checker {
                 for entry in entries {
                     let below = path.key(&entry.key);
                     if !(key.accepts)(&entry.key) {
-                        let message = format!("found the name `{}`, expected {}", entry.key, key.expected);
-                        self.problem(entry.line, entry.column, &below, message, None);
+                        let name = shown(&entry.key);
+                        let message = format!("found the name `{name}`, expected {}", key.expected);
+                        let meant = slip::of_text(&entry.key, key);
+                        self.problem(entry.line, entry.column, &below, message, meant);
                     }
                     self.value(&entry.node, of, &below, partial);
                 }
@@ -68,6 +66,28 @@ impl Checker {
             Kind::Struct(shape) => self.structure(node, shape, path, partial),
             Kind::Partial(shape) => self.structure(node, shape, path, true),
             Kind::OneOf(one_of) => self.one_of(node, one_of, path),
+        }
+    }
+
+    fn text(&mut self, node: &Node, rule: &TextRule, path: &KeyPath) {
+        match node.text() {
+            Some(text) if (rule.accepts)(text) => {}
+            Some(text) => {
+                let mut message = format!("found {}, expected {}", node.describe(), rule.expected);
+                if text.contains(['\u{201c}', '\u{201d}', '\u{2018}', '\u{2019}']) {
+                    message.push_str("; typographic quotes are part of the text, unlike \" and '");
+                }
+                self.problem_at(node, path, message, slip::of_text(text, rule));
+            }
+            None => self.unexpected(node, path, rule.expected),
+        }
+    }
+
+    fn unit(&mut self, node: &Node, rule: &UnitRule, path: &KeyPath) {
+        let Some(text) = node.text() else { return self.unexpected(node, path, rule.expected) };
+        if let Err(error) = (rule.canonical)(text) {
+            let message = format!("found {}, expected {}", node.describe(), error.expected);
+            self.problem_at(node, path, message, slip::of_unit(text, rule));
         }
     }
 
@@ -95,7 +115,14 @@ impl Checker {
             } else {
                 format!("a whole number from {min} to {max}")
             };
-            self.unexpected(node, path, &expected);
+            return self.unexpected(node, path, &expected);
+        }
+        // A leading zero means octal to some readers of YAML and nothing to others.
+        let plain = number.map(|number| number.to_string());
+        if plain.as_deref() != node.text() {
+            let message =
+                format!("found {}, expected a whole number without leading zeros and `+`", node.describe());
+            self.problem_at(node, path, message, plain);
         }
     }
 
@@ -115,7 +142,8 @@ impl Checker {
 
     fn list(&mut self, node: &Node, of: &Kind, min: usize, path: &KeyPath) {
         let Value::List(items) = &node.value else {
-            return self.unexpected(node, path, "a list");
+            let meant = node.text().and_then(|text| slip::of_list(text, of));
+            return self.problem_at(node, path, format!("found {}, expected a list", node.describe()), meant);
         };
         if items.len() < min {
             let expected =
@@ -132,7 +160,7 @@ impl Checker {
 
     fn structure(&mut self, node: &Node, shape: &Struct, path: &KeyPath, partial: bool) {
         let Value::Map(entries) = &node.value else {
-            return self.unexpected(node, path, "a map");
+            return self.unexpected(node, path, &example(shape));
         };
         for entry in entries {
             let below = path.key(&entry.key);
@@ -161,7 +189,7 @@ impl Checker {
     fn unknown_key(&mut self, entry: &Entry, shape: &Struct, below: &KeyPath) {
         let names: Vec<_> = shape.keys.iter().map(|key| key.name).collect();
         let suggestion = did_you_mean(&entry.key, names.iter().copied());
-        let mut message = format!("unknown key `{}`, expected {}", entry.key, or(&names));
+        let mut message = format!("unknown key `{}`, expected {}", shown(&entry.key), or(&names));
         if entry.node.value == Value::Null && entry.key.contains([')', ']', '"', '(']) {
             message.push_str("; in braces a comma ends a value: put the text before it in quotes");
         }
@@ -235,6 +263,16 @@ pub(super) fn pick(node: &Node, one_of: &OneOf) -> Option<&'static Kind> {
         }
         _ => false,
     })
+}
+
+/// What a map with known keys looks like: its required keys, else its first ones.
+fn example(shape: &Struct) -> String {
+    let required = shape.keys.iter().filter(|key| key.presence == Presence::Required);
+    let mut keys: Vec<_> = required.take(3).map(|key| format!("{}: ...", key.name)).collect();
+    if keys.is_empty() {
+        keys = shape.keys.iter().take(2).map(|key| format!("{}: ...", key.name)).collect();
+    }
+    format!("a map such as {{{}}}", keys.join(", "))
 }
 
 /// Joins words as `a`, `b` or `c`.

@@ -4,13 +4,11 @@ use std::sync::Arc;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span};
 
-use super::node::{Entry, Node, Origin, Value};
+use super::limit::{DEEPEST, LONGEST_KEY, MOST_ENTRIES, MOST_VALUES};
+use super::node::{Entry, Node, Origin, Value, shown};
 use super::problem::{KeyPath, Problem, Problems};
-
-/// Far above any file people write; a bound on what a hostile one can cost.
-const LARGEST: usize = 1 << 20;
-/// Deep enough for every shape, shallow enough for recursion over the tree.
-const DEEPEST: usize = 64;
+use super::syntax::{explain, not_data};
+use super::text::{decode, lines};
 
 /// Reads one YAML document. `file` is the name used in problems.
 ///
@@ -19,34 +17,24 @@ const DEEPEST: usize = 64;
 /// one; duplicate keys and features that are not supported are all told.
 pub fn read(file: &str, bytes: &[u8]) -> Result<Node, Problems> {
     let file: Arc<str> = file.into();
-    let problem = |line, column, message: String| Problem {
+    let mut builder = Builder {
         file: Arc::clone(&file),
-        line,
-        column,
-        path: KeyPath::default(),
-        message,
-        suggestion: None,
+        open: Vec::new(),
+        root: None,
+        values: 0,
+        problems: Problems::default(),
     };
-    let alone = |line, column, message: String| Problems::from_iter([problem(line, column, message)]);
-    if bytes.len() > LARGEST {
-        return Err(alone(1, 1, format!("found {} bytes, expected at most {LARGEST}", bytes.len())));
+    let text = match decode(bytes) {
+        Ok(text) => text,
+        Err(flaw) => {
+            builder.tell(flaw.line, flaw.column, flaw.message);
+            return Err(builder.problems);
+        }
+    };
+    if lines(text).all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+        builder.tell(1, 1, "found an empty file, expected a map of keys".to_owned());
+        return Err(builder.problems);
     }
-    let text = std::str::from_utf8(bytes).map_err(|error| {
-        let good = bytes.get(..error.valid_up_to()).map(String::from_utf8_lossy).unwrap_or_default();
-        let (line, column) = end_of(&good);
-        let byte = bytes.get(error.valid_up_to()).copied().unwrap_or_default();
-        alone(
-            line,
-            column,
-            format!("found the byte 0x{byte:02x}, expected UTF-8 text; save the file as UTF-8"),
-        )
-    })?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
-        return Err(alone(1, 1, "found an empty file, expected a map of keys".to_owned()));
-    }
-    let mut builder =
-        Builder { file: Arc::clone(&file), open: Vec::new(), root: None, problems: Problems::default() };
     for event in Parser::new_from_str(text) {
         match event {
             Ok((event, span)) => {
@@ -55,47 +43,20 @@ pub fn read(file: &str, bytes: &[u8]) -> Result<Node, Problems> {
                 }
             }
             Err(error) => {
-                let at = *error.marker();
-                builder.problems.push(syntax_problem(&problem, text, at, error.info()));
+                let mistake = explain(text, *error.marker(), error.info(), builder.innermost());
+                builder.tell(mistake.line, mistake.column, mistake.message);
                 break;
             }
         }
     }
-    let root = builder.root.take();
-    match root {
+    match builder.root.take() {
         Some(root) if builder.problems.is_empty() => Ok(root),
         None if builder.problems.is_empty() => {
-            Err(alone(1, 1, "found no document, expected a map of keys".to_owned()))
+            builder.tell(1, 1, "found no document, expected a map of keys".to_owned());
+            Err(builder.problems)
         }
         _ => Err(builder.problems),
     }
-}
-
-/// Names the usual causes of a syntax error, which the parser's own words seldom do.
-fn syntax_problem(
-    problem: &impl Fn(usize, usize, String) -> Problem,
-    text: &str,
-    at: Marker,
-    info: &str,
-) -> Problem {
-    let indentation = |line: &str| line.chars().take_while(|c| c.is_whitespace()).position(|c| c == '\t');
-    let lines: Vec<&str> = text.lines().collect();
-    // The parser often notices on the line after the mistake.
-    for number in [at.line(), at.line().saturating_sub(1)] {
-        if let Some(column) =
-            number.checked_sub(1).and_then(|index| lines.get(index)).and_then(|line| indentation(line))
-        {
-            return problem(number, column + 1, "found a tab in the indentation, expected spaces".to_owned());
-        }
-    }
-    problem(at.line().max(1), at.col() + 1, format!("not valid YAML: {info}"))
-}
-
-/// Line and column right behind `text`.
-fn end_of(text: &str) -> (usize, usize) {
-    let line = text.matches('\n').count() + 1;
-    let column = text.rsplit('\n').next().map_or(0, |last| last.chars().count()) + 1;
-    (line, column)
 }
 
 /// A container whose end has not come yet.
@@ -108,6 +69,8 @@ struct Builder {
     file: Arc<str>,
     open: Vec<Open>,
     root: Option<Node>,
+    /// Values so far.
+    values: usize,
     problems: Problems,
 }
 
@@ -117,7 +80,7 @@ impl Builder {
         let at = span.start;
         match event {
             Event::Alias(_) => {
-                self.unsupported(at, "an alias (`*name`)");
+                self.problem(at, not_data("an alias (`*name`)", '*'));
                 self.add(node(Value::Null, at));
             }
             Event::Scalar(text, style, anchor, tag) => {
@@ -127,7 +90,7 @@ impl Builder {
                     "" | "~" | "null" | "Null" | "NULL" if plain => Value::Null,
                     text => Value::Scalar { text: text.to_owned(), plain },
                 };
-                self.scalar(value, text.as_ref(), at);
+                self.scalar(value, &text, at);
             }
             Event::SequenceStart(anchor, tag) => {
                 self.plain_only(at, anchor, tag.is_some());
@@ -158,20 +121,49 @@ impl Builder {
             self.problem(at, format!("found more than {DEEPEST} levels, expected a flatter file"));
             return false;
         }
-        true
+        self.values += 1;
+        if self.values > MOST_VALUES {
+            self.problem(at, format!("found more than {MOST_VALUES} values, expected a smaller file"));
+            return false;
+        }
+        let entries = match self.open.last() {
+            Some(Open::List { items, .. }) => items.len(),
+            Some(Open::Map { entries, .. }) => entries.len(),
+            None => 0,
+        };
+        if entries > MOST_ENTRIES {
+            let message =
+                format!("found more than {MOST_ENTRIES} entries in one list or map, expected fewer");
+            self.problem(at, message);
+            return false;
+        }
+        !self.problems.is_full()
+    }
+
+    /// Where the innermost list or map began that has not ended.
+    fn innermost(&self) -> Option<Marker> {
+        self.open.last().map(|open| match open {
+            Open::List { at, .. } | Open::Map { at, .. } => *at,
+        })
     }
 
     fn scalar(&mut self, value: Value, text: &str, at: Marker) {
         if let Some(Open::Map { key: key @ None, entries, .. }) = self.open.last_mut() {
             let first = entries.iter().find(|entry| entry.key == text).map(|entry| entry.line);
-            *key = Some((text.to_owned(), at));
+            *key = Some((text.chars().take(LONGEST_KEY).collect(), at));
             if let Some(line) = first {
+                let text = shown(text);
                 self.problem(
                     at,
                     format!("found the key `{text}` again, expected it once; it stands on line {line} too"),
                 );
             } else if text == "<<" {
-                self.unsupported(at, "a merge key (`<<`)");
+                let message = "found a merge key (`<<`), expected plain data; write the keys out";
+                self.problem(at, message.to_owned());
+            } else if text.chars().nth(LONGEST_KEY).is_some() {
+                let message =
+                    format!("found a key of more than {LONGEST_KEY} characters, expected a shorter one");
+                self.problem(at, message);
             }
             return;
         }
@@ -212,22 +204,22 @@ impl Builder {
 
     fn plain_only(&mut self, at: Marker, anchor: usize, tag: bool) {
         if anchor != 0 {
-            self.unsupported(at, "an anchor (`&name`)");
+            self.problem(at, not_data("an anchor (`&name`)", '&'));
         }
         if tag {
-            self.unsupported(at, "a tag (`!name`)");
+            self.problem(at, not_data("a tag (`!name`)", '!'));
         }
-    }
-
-    fn unsupported(&mut self, at: Marker, what: &str) {
-        self.problem(at, format!("found {what}, expected plain data; write the value out"));
     }
 
     fn problem(&mut self, at: Marker, message: String) {
+        self.tell(at.line(), at.col() + 1, message);
+    }
+
+    fn tell(&mut self, line: usize, column: usize, message: String) {
         self.problems.push(Problem {
             file: Arc::clone(&self.file),
-            line: at.line(),
-            column: at.col() + 1,
+            line,
+            column,
             path: KeyPath::default(),
             message,
             suggestion: None,

@@ -5,7 +5,7 @@ mod observe;
 mod rules;
 mod service;
 
-pub(crate) use rules::{ENV_NAME, NAME, TIME_SPAN, URL_PATH};
+pub(crate) use rules::{ENV_NAME, NAME, SOME_TIME, TIME_SPAN, URL_PATH};
 
 use crate::yaml::shape::{Choice, Kind, Struct, TEXT, default, empty, keys, optional, required, word};
 use load::LOAD;

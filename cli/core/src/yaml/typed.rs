@@ -1,0 +1,80 @@
+//! Errors of formats that serde reads at once (JSON, TOML), as problems with a place and the words of this module.
+
+use super::limit::LARGEST;
+use super::problem::{KeyPath, Problem, Problems, did_you_mean};
+use super::text::lines;
+
+/// Returns the one problem of a file that serde refused: it stops at the first.
+pub fn refused(file: &str, line: usize, column: usize, reason: &str) -> Problems {
+    // serde_json repeats the place behind its words.
+    let reason = reason.rsplit_once(" at line ").map_or(reason, |(words, _)| words);
+    let words: String = reason.chars().map(|c| if c == '\n' { ' ' } else { c }).collect();
+    let mut suggestion = None;
+    if words.starts_with("unknown field") || words.starts_with("unknown variant") {
+        let mut quoted = words.split('`').skip(1).step_by(2);
+        suggestion = quoted.next().and_then(|found| did_you_mean(found, quoted));
+    }
+    let message = match words.strip_prefix("missing field `").and_then(|rest| rest.split_once('`')) {
+        Some((key, _)) => format!("the key `{key}` is missing"),
+        None => words.replacen("unknown field", "unknown key", 1),
+    };
+    problem(file, line, column, message, suggestion)
+}
+
+/// Returns line and column of a place in a text.
+pub fn place_of(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or(text);
+    let (count, last) = lines(before).fold((0, ""), |(count, _), line| (count + 1, line));
+    (count, last.chars().count() + 1)
+}
+
+/// Returns the text of a file, or why its bytes are none. `most` bytes are taken.
+///
+/// # Errors
+/// Too many bytes, or a byte that is not UTF-8.
+pub fn text_of<'a>(file: &str, bytes: &'a [u8], most: usize) -> Result<&'a str, Problems> {
+    if bytes.len() > most {
+        let most = most / LARGEST;
+        let message = format!("found more than {most} MiB, expected less: is this the right file?");
+        return Err(problem(file, 1, 1, message, None));
+    }
+    std::str::from_utf8(bytes).map_err(|error| {
+        let good = String::from_utf8_lossy(bytes.get(..error.valid_up_to()).unwrap_or_default());
+        let (line, column) = place_of(&good, good.len());
+        let byte = bytes.get(error.valid_up_to()).copied().unwrap_or_default();
+        let message = format!("found the byte 0x{byte:02x}, expected UTF-8 text; save the file as UTF-8");
+        problem(file, line, column, message, None)
+    })
+}
+
+fn problem(file: &str, line: usize, column: usize, message: String, suggestion: Option<String>) -> Problems {
+    Problems::from_iter([Problem {
+        file: file.into(),
+        line: line.max(1),
+        column: column.max(1),
+        path: KeyPath::default(),
+        message,
+        suggestion,
+    }])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_serde_become_ours() {
+        for (reason, expected) in [
+            ("missing field `target` at line 3 column 1", "f:3:1: the key `target` is missing"),
+            (
+                "unknown field `pase`, expected one of `pace`, `timing`",
+                "f:3:1: unknown key `pase`, expected one of `pace`, `timing`; did you mean `pace`?",
+            ),
+            ("expected value at line 3 column 1", "f:3:1: expected value"),
+        ] {
+            assert_eq!(refused("f", 3, 1, reason).to_string(), expected);
+        }
+        assert_eq!(text_of("f", b"a\n\xff", 9).unwrap_err().to_string().get(..6), Some("f:2:1:"));
+        assert_eq!(place_of("é\nab", 4), (2, 2));
+    }
+}
