@@ -3,7 +3,6 @@
 #![cfg(feature = "sim")]
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use futures::StreamExt as _;

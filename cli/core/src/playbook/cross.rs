@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::bind::{self, placeholders};
-use crate::system::System;
+use crate::system::{NAME, System};
 use crate::yaml::{Entry, KeyPath, Node, Problem, Problems, Value, did_you_mean, shown};
 
 /// Returns every contradiction within a completed playbook.
@@ -220,7 +220,9 @@ impl Checker {
     fn rollback(&mut self, root: &Node, phases: &[&str]) {
         let Some(rolls_back) = root.get("rolls_back") else { return };
         for (index, name) in rolls_back.items().iter().enumerate() {
-            let Some(text) = name.text().filter(|text| !phases.contains(text)) else { continue };
+            // What cannot be a name at all was told as that.
+            let unknown = |text: &&str| !phases.contains(text) && (NAME.accepts)(text);
+            let Some(text) = name.text().filter(unknown) else { continue };
             let suggestion = self.near(text, phases);
             let path = KeyPath::default().key("rolls_back").item(index);
             let message = format!("unknown phase `{}`, expected a phase of this playbook", shown(text));

@@ -7,10 +7,10 @@ use crate::yaml::shape::{
 };
 
 /// The file as a whole.
-pub(super) static ROOT: Struct = keys(
-    "playbook",
-    "A playbook: phases of steps, each one action with its proof and its failure policy.",
-    &[
+pub(super) static ROOT: Struct = Struct {
+    name: "playbook",
+    doc: "A playbook: phases of steps, each one action with its proof and its failure policy.",
+    keys: &[
         required("apiVersion", Kind::Choice(API_VERSIONS), "Version of this format."),
         required(
             "playbook",
@@ -38,7 +38,12 @@ pub(super) static ROOT: Struct = keys(
             "Phases that a rollback takes back, toward the last verified release.",
         ),
     ],
-);
+    one_of: None,
+    refused: &[
+        ("system", "found a system, expected a playbook: a system stands in mlctl.yaml"),
+        ("services", "found services, expected a playbook: services are a system's"),
+    ],
+};
 
 static API_VERSIONS: &[Choice] = &[word("mlctl/v1", "The only version so far.")];
 

@@ -74,8 +74,9 @@ impl Checker {
             Some(text) if (rule.accepts)(text) => {}
             Some(text) => {
                 let mut message = format!("found {}, expected {}", node.describe(), rule.expected);
-                if text.contains(['\u{201c}', '\u{201d}', '\u{2018}', '\u{2019}']) {
-                    message.push_str("; typographic quotes are part of the text, unlike \" and '");
+                if text.contains(" - ") {
+                    message
+                        .push_str("; an item that is indented deeper than the one above belongs to its text");
                 }
                 self.problem_at(node, path, message, slip::of_text(text, rule));
             }
@@ -127,7 +128,7 @@ impl Checker {
     }
 
     fn choice(&mut self, node: &Node, path: &KeyPath, choices: &[Choice]) {
-        if node.text().is_some_and(|text| choices.iter().any(|choice| choice.word == text)) {
+        if is_one_of(node, choices) {
             return;
         }
         let words: Vec<_> = choices.iter().map(|choice| choice.word).collect();
@@ -162,6 +163,7 @@ impl Checker {
         let Value::Map(entries) = &node.value else {
             return self.unexpected(node, path, &example(shape));
         };
+        let mut meant = Vec::new();
         for entry in entries {
             let below = path.key(&entry.key);
             if let Some(key) = shape.keys.iter().find(|key| key.name == entry.key) {
@@ -169,31 +171,39 @@ impl Checker {
             } else if let Some((_, message)) = shape.refused.iter().find(|(name, _)| *name == entry.key) {
                 self.problem(entry.line, entry.column, &below, (*message).to_owned(), None);
             } else {
-                self.unknown_key(entry, shape, &below);
+                meant.extend(self.unknown_key(entry, shape, &below));
             }
         }
         if partial {
             return;
         }
         for key in shape.keys.iter().filter(|key| key.presence == Presence::Required) {
-            if node.get(key.name).is_none() {
+            // A key that is there and misspelt was told as that.
+            if node.get(key.name).is_none() && !meant.iter().any(|meant| meant == key.name) {
                 let message = format!("the key `{}` is missing: {}", key.name, sentence_end(key.doc));
                 self.problem_at(node, path, message, None);
             }
         }
-        if let Some(group) = shape.one_of {
+        if let Some(group) = shape.one_of
+            && !meant.iter().any(|meant| group.keys.contains(&meant.as_str()))
+        {
             self.exactly_one(node, group, shape, path);
         }
     }
 
-    fn unknown_key(&mut self, entry: &Entry, shape: &Struct, below: &KeyPath) {
+    /// Tells a key that the shape does not have, and returns the one that was probably meant.
+    fn unknown_key(&mut self, entry: &Entry, shape: &Struct, below: &KeyPath) -> Option<String> {
         let names: Vec<_> = shape.keys.iter().map(|key| key.name).collect();
         let suggestion = did_you_mean(&entry.key, names.iter().copied());
         let mut message = format!("unknown key `{}`, expected {}", shown(&entry.key), or(&names));
+        if entry.key.starts_with("//") {
+            message.push_str("; a comment begins with `#`");
+        }
         if entry.node.value == Value::Null && entry.key.contains([')', ']', '"', '(']) {
             message.push_str("; in braces a comma ends a value: put the text before it in quotes");
         }
-        self.problem(entry.line, entry.column, below, message, suggestion);
+        self.problem(entry.line, entry.column, below, message, suggestion.clone());
+        suggestion
     }
 
     fn exactly_one(&mut self, node: &Node, group: &Group, shape: &Struct, path: &KeyPath) {
@@ -221,6 +231,17 @@ impl Checker {
 
     fn one_of(&mut self, node: &Node, one_of: &OneOf, path: &KeyPath) {
         match pick(node, one_of) {
+            // One word or a list: both are told, also where a word was found.
+            Some(Kind::Choice(choices)) if !is_one_of(node, choices) => {
+                let of = one_of.forms.iter().find_map(|form| match form {
+                    Kind::List { of, .. } => Some(*of),
+                    _ => None,
+                });
+                let near = |text: &str| did_you_mean(text, choices.iter().map(|choice| choice.word));
+                let meant = node.text().and_then(|text| near(text).or_else(|| slip::of_list(text, of?)));
+                let message = format!("found {}, expected {}", node.describe(), one_of.expected);
+                self.problem_at(node, path, message, meant);
+            }
             Some(form) => self.value(node, form, path, false),
             None => self.unexpected(node, path, one_of.expected),
         }
@@ -234,7 +255,10 @@ impl Checker {
         self.problem_at(node, path, message, None);
     }
 
-    fn problem_at(&mut self, node: &Node, path: &KeyPath, message: String, suggestion: Option<String>) {
+    fn problem_at(&mut self, node: &Node, path: &KeyPath, mut message: String, suggestion: Option<String>) {
+        if node.text().is_some_and(|text| text.contains(slip::TYPOGRAPHIC)) {
+            message.push_str("; typographic quotes are part of the text, unlike \" and '");
+        }
         self.problem(node.line, node.column, path, message, suggestion);
     }
 
@@ -249,6 +273,10 @@ impl Checker {
         let file = Arc::clone(&self.file);
         self.problems.push(Problem { file, line, column, path: path.clone(), message, suggestion });
     }
+}
+
+fn is_one_of(node: &Node, choices: &[Choice]) -> bool {
+    node.text().is_some_and(|text| choices.iter().any(|choice| choice.word == text))
 }
 
 /// Picks the form of a one-of that a node is written in.

@@ -94,6 +94,8 @@ impl Node {
             Value::Null => "nothing".to_owned(),
             Value::Scalar { text, .. } if text.is_empty() => "an empty text".to_owned(),
             Value::Scalar { text, .. } => format!("`{}`", shown(text)),
+            Value::List(items) if items.is_empty() => "an empty list".to_owned(),
+            Value::Map(entries) if entries.is_empty() => "an empty map".to_owned(),
             Value::List(_) => "a list".to_owned(),
             Value::Map(_) => "a map".to_owned(),
         }

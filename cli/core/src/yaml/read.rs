@@ -43,7 +43,7 @@ pub fn read(file: &str, bytes: &[u8]) -> Result<Node, Problems> {
                 }
             }
             Err(error) => {
-                let mistake = explain(text, *error.marker(), error.info(), builder.innermost());
+                let mistake = explain(text, *error.marker(), error.info());
                 builder.tell(mistake.line, mistake.column, mistake.message);
                 break;
             }
@@ -138,13 +138,6 @@ impl Builder {
             return false;
         }
         !self.problems.is_full()
-    }
-
-    /// Where the innermost list or map began that has not ended.
-    fn innermost(&self) -> Option<Marker> {
-        self.open.last().map(|open| match open {
-            Open::List { at, .. } | Open::Map { at, .. } => *at,
-        })
     }
 
     fn scalar(&mut self, value: Value, text: &str, at: Marker) {

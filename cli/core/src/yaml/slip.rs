@@ -19,6 +19,9 @@ const UNITS: [(&[&str], &str); 8] = [
 /// Signs of other languages.
 const SIGNS: [(&str, &str); 5] = [("=<", "<="), ("=>", ">="), ("≤", "<="), ("≥", ">="), ("<>", "!=")];
 
+/// Quotes that word processors put in place of `"` and `'`.
+pub(super) const TYPOGRAPHIC: [char; 4] = ['\u{201c}', '\u{201d}', '\u{2018}', '\u{2019}'];
+
 /// Returns what was probably meant by a text that is no value of a unit.
 pub(super) fn of_unit(text: &str, rule: &UnitRule) -> Option<String> {
     if text.len() > LONGEST_WORD {
@@ -61,23 +64,25 @@ pub(super) fn of_unit(text: &str, rule: &UnitRule) -> Option<String> {
 
 /// Returns what was probably meant by a text that does not follow a rule.
 pub(super) fn of_text(text: &str, rule: &TextRule) -> Option<String> {
-    if text.is_empty() || text.len() > LONGEST_WORD {
+    if text.is_empty() || text.len() > LONGEST_WORD || text.contains(['\n', '\r']) || text.contains(" - ") {
         return None;
     }
-    let joined = |with: &str| {
-        text.split(|c: char| c.is_whitespace() || "-_.".contains(c)).collect::<Vec<_>>().join(with)
-    };
-    let without_tag = text.rsplit_once(['@', ':']).map(|(name, _)| name.to_owned());
-    let mut guesses = vec![
-        text.trim().to_owned(),
-        joined("-").to_lowercase(),
-        joined("_").to_uppercase(),
-        joined("_"),
-        joined("_").to_lowercase(),
-    ];
-    guesses.extend(without_tag);
-    if !text.contains("://") && !text.starts_with('.') {
-        guesses.push(format!("/{}", text.trim()));
+    let bare = text.trim().trim_matches(TYPOGRAPHIC);
+    let mut guesses = vec![bare.to_owned(), bare.to_lowercase()];
+    if !bare.contains(['/', '\\']) {
+        let joined = |with: &str| {
+            bare.split(|c: char| c.is_whitespace() || "-_.".contains(c)).collect::<Vec<_>>().join(with)
+        };
+        guesses.extend([joined("-").to_lowercase(), joined("_").to_uppercase(), joined("_")]);
+        guesses.push(joined("_").to_lowercase());
+    }
+    // The tag of an image, the host of an address, the query of a path.
+    guesses.extend(bare.rsplit_once(['@', ':']).map(|(name, _)| name.to_owned()));
+    if let Some((_, rest)) = bare.split_once("://") {
+        guesses.extend(rest.find('/').and_then(|at| rest.get(at..)).map(str::to_owned));
+    } else if !bare.starts_with('.') {
+        guesses.extend(bare.split_once(['?', '#']).map(|(path, _)| path.to_owned()));
+        guesses.push(format!("/{}", bare.trim_start_matches('\\').replace('\\', "/")));
     }
     guesses.into_iter().find(|guess| guess != text && (rule.accepts)(guess))
 }

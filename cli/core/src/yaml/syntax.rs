@@ -22,22 +22,23 @@ pub(super) fn not_data(what: &str, sign: char) -> String {
     )
 }
 
-/// Explains an error of the parser. `open` is where the innermost list or map began that has not ended.
-pub(super) fn explain(text: &str, at: Marker, info: &str, open: Option<Marker>) -> Mistake {
-    Place { lines: lines(text).collect(), line: at.line().max(1), column: at.col() + 1, open }.explain(info)
+/// Explains an error of the parser.
+pub(super) fn explain(text: &str, at: Marker, info: &str) -> Mistake {
+    Place { lines: lines(text).collect(), line: at.line().max(1), column: at.col() + 1 }.explain(info)
 }
 
 struct Place<'a> {
     lines: Vec<&'a str>,
     line: usize,
     column: usize,
-    open: Option<Marker>,
 }
 
 impl<'a> Place<'a> {
     fn explain(&self, info: &str) -> Mistake {
-        // The parser often notices on the line after the mistake.
-        for number in [self.line, self.line.saturating_sub(1)] {
+        // The parser often notices on a line beside the mistake.
+        let beside =
+            [self.line, self.line.saturating_sub(1), self.line + usize::from(info.contains("a tab"))];
+        for number in beside {
             let indentation = self.text_of(number).chars().take_while(|c| c.is_whitespace());
             if let Some(column) = indentation.into_iter().position(|c| c == '\t') {
                 return told(number, column + 1, "found a tab in the indentation, expected spaces");
@@ -46,7 +47,10 @@ impl<'a> Place<'a> {
         if let Some(message) = self.of_character(info).or_else(|| of_block_text(info)) {
             return told(self.line, self.column, &message);
         }
-        if info.contains("flow mapping, did not") || info.contains("flow sequence, expected") {
+        if info.contains("flow mapping, did not")
+            || info.contains("flow sequence, expected")
+            || info == "invalid indentation in flow construct"
+        {
             return self.bracket();
         }
         match info {
@@ -95,7 +99,7 @@ impl<'a> Place<'a> {
             _ if info.starts_with("while scanning a quoted scalar")
                 || info == "invalid indentation in quoted scalar" =>
             {
-                format!("found a quote ({sign}) that is never closed, expected it twice")
+                format!("found a quote ({sign}) that is never closed, expected another at the end of the text")
             }
             "invalid trailing content after double-quoted scalar" => {
                 "found text behind the closing quote, expected the end of the value; quote the whole value, \
@@ -123,24 +127,49 @@ impl<'a> Place<'a> {
 
     /// A bracket that is not closed, or a comma that is missing before the place.
     fn bracket(&self) -> Mistake {
-        let Some(open) = self.open else {
+        let Some((sign, line, column)) = self.unclosed() else {
             return self.here("found no `,` or closing bracket, expected one");
         };
-        let sign = self.text_of(open.line()).chars().nth(open.col()).unwrap_or('{');
         let close = if sign == '[' { ']' } else { '}' };
-        let rest = self.lines.iter().skip(self.line - 1).enumerate();
-        let is_end = rest.into_iter().all(|(index, line)| {
+        let mut rest = self.lines.iter().skip(self.line - 1).enumerate().map(|(index, line)| {
             let line = if index == 0 { from_column(line, self.column) } else { line };
-            line.trim().is_empty() || line.trim_start().starts_with('#')
+            line.trim_start()
         });
-        if is_end {
+        let is_end = rest.all(|line| line.is_empty() || line.starts_with('#'));
+        if is_end || self.line > line && self.before().trim().is_empty() {
             let message = format!("found `{sign}` without `{close}`, expected both");
-            return told(open.line(), open.col() + 1, &message);
+            return told(line, column, &message);
         }
-        let (line, column) = (open.line(), open.col() + 1);
         self.here(&format!(
             "found no `,` or `{close}` before this, expected one; `{sign}` stands at line {line}, column {column}"
         ))
+    }
+
+    /// The innermost bracket that is open at the place. Quotes and comments count only where a value may begin.
+    fn unclosed(&self) -> Option<(char, usize, usize)> {
+        let mut open: Vec<(char, usize, usize)> = Vec::new();
+        let mut quote = None;
+        for (index, line) in self.lines.iter().take(self.line).enumerate() {
+            let number = index + 1;
+            let mut before = ' ';
+            for (at, c) in line.chars().enumerate() {
+                if number == self.line && at + 1 >= self.column {
+                    break;
+                }
+                let begins = before.is_whitespace() || "[{,:".contains(before);
+                match (quote, c) {
+                    (Some(sign), _) if c == sign => quote = None,
+                    (Some(_), _) => {}
+                    (None, '#') if before.is_whitespace() => break,
+                    (None, '"' | '\'') if begins => quote = Some(c),
+                    (None, '[' | '{') if begins || !open.is_empty() => open.push((c, number, at + 1)),
+                    (None, ']' | '}') => drop(open.pop()),
+                    (None, _) => {}
+                }
+                before = c;
+            }
+        }
+        open.pop()
     }
 
     fn second_colon(&self) -> Mistake {
@@ -149,20 +178,33 @@ impl<'a> Place<'a> {
             return self
                 .here("found a second `: ` in one value, expected quotes around a text that holds one");
         }
+        // A line without a colon, or without a space behind it, is read as text that goes on.
+        let above = (1..self.line).rev().find(|number| self.says(*number));
+        let is_key = |line: &str| line.contains(": ") || line.trim_end().ends_with(':');
+        if let Some(number) = above.filter(|number| !is_key(self.text_of(*number))) {
+            return self.not_a_key(number);
+        }
         let column = before.chars().take_while(|c| *c == ' ').count() + 1;
         let message = "found a key below a value, expected it in line with the key of that value";
         told(self.line, column, message)
     }
 
+    /// Says whether there is more than a comment on a line.
+    fn says(&self, number: usize) -> bool {
+        let line = self.text_of(number).trim();
+        !line.is_empty() && !line.starts_with('#')
+    }
+
     /// The line without a colon is the last one that says anything before the place where it was noticed.
     fn no_colon(&self) -> Mistake {
-        let says = |number: &usize| {
-            let line = self.text_of(*number).trim();
-            !line.is_empty() && !line.starts_with('#')
-        };
-        let here =
-            (self.column > 1 && says(&self.line) && !self.before().trim().is_empty()).then_some(self.line);
-        let number = here.or_else(|| (1..self.line).rev().find(says)).unwrap_or(self.line);
+        let here = self.says(self.line)
+            && !self.text_of(self.line).contains(':')
+            && !self.before().trim().is_empty();
+        let above = || (1..self.line).rev().find(|number| self.says(*number));
+        self.not_a_key(if here { self.line } else { above().unwrap_or(self.line) })
+    }
+
+    fn not_a_key(&self, number: usize) -> Mistake {
         let line = self.text_of(number);
         let column = line.chars().take_while(|c| c.is_whitespace()).count() + 1;
         let close = line.trim_start().split_once(':').filter(|(key, rest)| {
@@ -184,9 +226,13 @@ impl<'a> Place<'a> {
     fn misplaced(&self) -> Mistake {
         let line = self.text_of(self.line);
         let indentation = line.chars().take_while(|c| *c == ' ').count();
-        let item = line.trim_start().starts_with("- ") || line.trim_end() == "-";
-        if item && self.column == indentation + 1 {
-            return self.here("found a list item among keys, expected a key; indent an item below its key");
+        let is_item = line.trim_start().starts_with("- ") || line.trim() == "-";
+        if is_item && (indentation + 1..=indentation + 3).contains(&self.column) {
+            let message = "found a list item among keys, expected a key; indent an item below its key";
+            return told(self.line, indentation + 1, message);
+        }
+        if let sign @ (']' | '}') = self.character() {
+            return self.here(&format!("found `{sign}` without a bracket that it closes, expected none"));
         }
         let known = self.lines.iter().take(self.line - 1).any(|line| {
             let own = line.chars().take_while(|c| *c == ' ').count();

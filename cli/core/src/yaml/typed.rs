@@ -16,9 +16,36 @@ pub fn refused(file: &str, line: usize, column: usize, reason: &str) -> Problems
     }
     let message = match words.strip_prefix("missing field `").and_then(|rest| rest.split_once('`')) {
         Some((key, _)) => format!("the key `{key}` is missing"),
-        None => words.replacen("unknown field", "unknown key", 1),
+        None if words.starts_with("EOF while parsing") => {
+            let inside = words.trim_start_matches("EOF while parsing ");
+            format!("found the end of the file inside {inside}, expected more: is it cut off?")
+        }
+        None => in_our_words(&words),
     };
     problem(file, line, column, message, suggestion)
+}
+
+fn in_our_words(words: &str) -> String {
+    let mut words = words.to_owned();
+    for (theirs, ours) in [
+        ("unknown field", "unknown key"),
+        ("unknown variant", "found"),
+        ("invalid type: ", "found "),
+        ("invalid value: ", "found "),
+        ("trailing characters", "found more behind the end, expected nothing"),
+        ("duplicate key", "found a key again, expected it once"),
+        ("expected value", "found no JSON value, expected one"),
+    ] {
+        if let Some(rest) = words.strip_prefix(theirs) {
+            words = format!("{ours}{rest}");
+        }
+    }
+    for number in ["u16", "u32", "u64", "usize", "i64"] {
+        if let Some(rest) = words.strip_suffix(&format!("expected {number}")) {
+            words = format!("{rest}expected a whole number");
+        }
+    }
+    words
 }
 
 /// Returns line and column of a place in a text.
@@ -70,7 +97,11 @@ mod tests {
                 "unknown field `pase`, expected one of `pace`, `timing`",
                 "f:3:1: unknown key `pase`, expected one of `pace`, `timing`; did you mean `pace`?",
             ),
-            ("expected value at line 3 column 1", "f:3:1: expected value"),
+            ("expected value at line 3 column 1", "f:3:1: found no JSON value, expected one"),
+            (
+                "invalid type: string \"x\", expected u32",
+                "f:3:1: found string \"x\", expected a whole number",
+            ),
         ] {
             assert_eq!(refused("f", 3, 1, reason).to_string(), expected);
         }

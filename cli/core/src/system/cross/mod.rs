@@ -14,6 +14,7 @@ pub(super) use targets::kind as target_kind;
 
 use std::sync::Arc;
 
+use super::shape::NAME;
 use crate::yaml::{Entry, KeyPath, Node, Problem, Problems, did_you_mean, shown};
 
 /// Returns every contradiction within a completed tree. `file` is the name used in problems.
@@ -78,7 +79,8 @@ impl<'a> Checker<'a> {
     /// Tells that `found` is none of `known`, when it is not.
     fn one_of(&mut self, node: &Node, path: &KeyPath, what: &str, known: &[&str]) {
         let Some(found) = node.text() else { return };
-        if !known.contains(&found) {
+        // What cannot be a name at all was told as that.
+        if !known.contains(&found) && (NAME.accepts)(found) {
             let suggestion = self.near(found, known);
             let message = format!("unknown {what} `{}`, expected {}", shown(found), names(known));
             self.suggest(node, path, message, suggestion);

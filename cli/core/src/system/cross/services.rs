@@ -70,7 +70,8 @@ fn ports(checker: &mut Checker<'_>) {
 fn needs(checker: &mut Checker<'_>) {
     let stores = checker.names("stores");
     let services = checker.names("services");
-    let known: Vec<_> = services.iter().chain(&stores).copied().collect();
+    let known: Vec<_> =
+        services.iter().chain(stores.iter().filter(|store| !services.contains(store))).copied().collect();
     for (name, service) in checker.services() {
         let path = service_path(name).key("needs");
         let mut seen = HashSet::new();
