@@ -13,7 +13,7 @@ pub fn journal(data: &[u8]) {
     match read(&text) {
         Ok(records) => {
             written_is_read(&records);
-            replayed(records);
+            replayed(&records);
         }
         Err(error) => place_is_inside(&text, &error),
     }
@@ -26,7 +26,7 @@ pub fn journal(data: &[u8]) {
     let told: Vec<Entry> = records.iter().map(|record| record.entry.clone()).collect();
     assert_eq!(told, entries);
     written_is_read(&records);
-    replayed(records.clone());
+    replayed(&records);
     damaged(&written, &records, data);
 }
 
@@ -55,8 +55,8 @@ fn written_is_read(records: &[Record]) {
     assert_eq!(read(&text).as_deref(), Ok(records));
 }
 
-fn replayed(records: Vec<Record>) {
-    match Replay::of(records.clone()) {
+fn replayed(records: &[Record]) {
+    match Replay::of(records.to_vec()) {
         Ok(replay) => {
             assert_eq!(replay.records, records);
             assert_eq!(replay.last_at, records.last().unwrap().at);

@@ -4,8 +4,6 @@
 //! fixtures, so that `make test` replays what was ever found.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a target tells")]
-// Each fuzz binary uses one of the targets.
-#![cfg_attr(fuzzing, expect(dead_code, reason = "the other targets"))]
 
 mod files;
 mod journal;

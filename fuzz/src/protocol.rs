@@ -57,7 +57,7 @@ fn requested(text: &str) {
             assert_eq!(again.as_ref(), Ok(&request));
         }
         Err(refusal) => {
-            let Response::Refused { kind, .. } = &refusal else { panic!("refused with {refusal:?}") };
+            let Response::Refused { kind, .. } = refusal.as_ref() else { panic!("refused with {refusal:?}") };
             assert_eq!(*kind, mlctl_core::ports::ErrorKind::Invalid);
             assert!(line::encode(&refusal).unwrap().ends_with(b"\n"));
         }

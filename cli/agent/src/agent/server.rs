@@ -97,7 +97,7 @@ async fn converse(
                 let Ok(response) = answer.await else { return };
                 response
             }
-            Err(refusal) => refusal,
+            Err(refusal) => *refusal,
         };
         let sent = send(&mut writing, &response).await;
         drop(guard);

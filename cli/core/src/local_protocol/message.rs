@@ -106,8 +106,8 @@ impl Request {
     ///
     /// # Errors
     /// The answer to a line that is no request.
-    pub fn decode(line: &str) -> Result<Self, Response> {
-        serde_json::from_str(line).map_err(|error| Response::not_a_request(&error))
+    pub fn decode(line: &str) -> Result<Self, Box<Response>> {
+        serde_json::from_str(line).map_err(|error| Box::new(Response::not_a_request(&error)))
     }
 }
 

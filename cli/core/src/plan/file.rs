@@ -16,9 +16,8 @@ impl Plan {
     pub fn parse(file: &str, bytes: &[u8]) -> Result<Self, Problems> {
         let text = typed::text_of(file, bytes, LARGEST)?;
         let plan: Self = serde_json::from_str(text).map_err(|error| {
-            // An end that comes too early is told behind the last line; people look at the last line.
-            let line = error.line().clamp(1, text.lines().count().max(1));
-            typed::refused(file, line, error.column(), &error.to_string())
+            let at = typed::byte_of(text, error.line(), error.column());
+            typed::refused(file, text, at, &error.to_string())
         })?;
         plan.contradictions(file).or(plan)
     }

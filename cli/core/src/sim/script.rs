@@ -65,8 +65,7 @@ impl Script {
     pub fn parse(file: &str, bytes: &[u8]) -> Result<Self, Problems> {
         let text = typed::text_of(file, bytes, LARGEST)?;
         toml::from_str(text).map_err(|error| {
-            let (line, column) = typed::place_of(text, error.span().map_or(0, |span| span.start));
-            typed::refused(file, line, column, error.message())
+            typed::refused(file, text, error.span().map_or(0, |span| span.start), error.message())
         })
     }
 

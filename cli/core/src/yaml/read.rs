@@ -8,7 +8,7 @@ use super::limit::{DEEPEST, LONGEST_KEY, MOST_ENTRIES, MOST_VALUES};
 use super::node::{Entry, Node, Origin, Value, shown};
 use super::problem::{KeyPath, Problem, Problems};
 use super::syntax::{explain, not_data};
-use super::text::{decode, lines};
+use super::text::{decode, end_of, lines};
 
 /// Reads one YAML document. `file` is the name used in problems.
 ///
@@ -21,6 +21,7 @@ pub fn read(file: &str, bytes: &[u8]) -> Result<Node, Problems> {
         file: Arc::clone(&file),
         open: Vec::new(),
         root: None,
+        end: (usize::MAX, 1),
         values: 0,
         problems: Problems::default(),
     };
@@ -35,6 +36,7 @@ pub fn read(file: &str, bytes: &[u8]) -> Result<Node, Problems> {
         builder.tell(1, 1, "found an empty file, expected a map of keys".to_owned());
         return Err(builder.problems);
     }
+    builder.end = end_of(text);
     for event in Parser::new_from_str(text) {
         match event {
             Ok((event, span)) => {
@@ -69,6 +71,8 @@ struct Builder {
     file: Arc<str>,
     open: Vec<Open>,
     root: Option<Node>,
+    /// Line and column behind the text: the parser puts its end on a line of its own.
+    end: (usize, usize),
     /// Values so far.
     values: usize,
     problems: Problems,
@@ -209,6 +213,7 @@ impl Builder {
     }
 
     fn tell(&mut self, line: usize, column: usize, message: String) {
+        let (line, column) = (line, column).min(self.end);
         self.problems.push(Problem {
             file: Arc::clone(&self.file),
             line,

@@ -85,7 +85,7 @@ pub(super) fn lines(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Line and column right behind `text`.
-fn end_of(text: &str) -> (usize, usize) {
+pub(super) fn end_of(text: &str) -> (usize, usize) {
     let (count, last) = lines(text).fold((0, ""), |(count, _), line| (count + 1, line));
     (count, last.chars().count() + 1)
 }

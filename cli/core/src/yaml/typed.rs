@@ -4,8 +4,9 @@ use super::limit::LARGEST;
 use super::problem::{KeyPath, Problem, Problems, did_you_mean};
 use super::text::lines;
 
-/// Returns the one problem of a file that serde refused: it stops at the first.
-pub fn refused(file: &str, line: usize, column: usize, reason: &str) -> Problems {
+/// Returns the one problem of a file that serde refused: it stops at the first. `at` is a byte of the text.
+pub fn refused(file: &str, text: &str, at: usize, reason: &str) -> Problems {
+    let (line, column) = place_of(text, at);
     // serde_json repeats the place behind its words.
     let reason = reason.rsplit_once(" at line ").map_or(reason, |(words, _)| words);
     let words: String = reason.chars().map(|c| if c == '\n' { ' ' } else { c }).collect();
@@ -48,9 +49,18 @@ fn in_our_words(words: &str) -> String {
     words
 }
 
-/// Returns line and column of a place in a text.
-pub fn place_of(text: &str, at: usize) -> (usize, usize) {
-    let before = text.get(..at).unwrap_or(text);
+/// Returns the byte that serde_json means by a line and a column, which it counts in bytes from 1.
+pub fn byte_of(text: &str, line: usize, column: usize) -> usize {
+    let before = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum::<usize>();
+    before.saturating_add(column.saturating_sub(1))
+}
+
+/// Returns line and column of a byte of a text; of its end, when it is shorter.
+fn place_of(text: &str, at: usize) -> (usize, usize) {
+    let at = (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+    let before = text.get(..at).unwrap_or_default();
+    // The end of a file that ends with its last line is looked for on that line.
+    let before = if at == text.len() { before.trim_end_matches(['\n', '\r']) } else { before };
     let (count, last) = lines(before).fold((0, ""), |(count, _), line| (count + 1, line));
     (count, last.chars().count() + 1)
 }
@@ -91,6 +101,7 @@ mod tests {
 
     #[test]
     fn words_of_serde_become_ours() {
+        let text = "a\nb\nc";
         for (reason, expected) in [
             ("missing field `target` at line 3 column 1", "f:3:1: the key `target` is missing"),
             (
@@ -103,9 +114,11 @@ mod tests {
                 "f:3:1: found string \"x\", expected a whole number",
             ),
         ] {
-            assert_eq!(refused("f", 3, 1, reason).to_string(), expected);
+            assert_eq!(refused("f", text, byte_of(text, 3, 1), reason).to_string(), expected);
         }
         assert_eq!(text_of("f", b"a\n\xff", 9).unwrap_err().to_string().get(..6), Some("f:2:1:"));
         assert_eq!(place_of("é\nab", 4), (2, 2));
+        assert_eq!(place_of("é\nab", 1), (1, 1), "the middle of a character is its beginning");
+        assert_eq!(place_of("ab\n", 99), (1, 3), "the end is on the last line");
     }
 }

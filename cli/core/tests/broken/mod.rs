@@ -1,5 +1,7 @@
 //! Fixtures that are broken on purpose, with the snapshots of what is said about them.
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::path::Path;
 
 use mlctl_core::yaml::Problems;
