@@ -5,7 +5,7 @@
 #![cfg(feature = "sim")]
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-#[path = "../../../fuzz/src/mod.rs"]
+#[path = "../../../fuzz/src/lib.rs"]
 mod targets;
 
 use std::path::{Path, PathBuf};

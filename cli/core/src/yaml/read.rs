@@ -64,7 +64,7 @@ pub fn read(file: &str, bytes: &[u8]) -> Result<Node, Problems> {
 /// A container whose end has not come yet.
 enum Open {
     List { items: Vec<Node>, at: Marker },
-    Map { entries: Vec<Entry>, key: Option<(String, Marker)>, at: Marker },
+    Map { entries: Vec<Entry>, key: Option<(String, (usize, usize))>, at: Marker },
 }
 
 struct Builder {
@@ -85,7 +85,8 @@ impl Builder {
         match event {
             Event::Alias(_) => {
                 self.problem(at, not_data("an alias (`*name`)", '*'));
-                self.add(node(Value::Null, at));
+                let node = self.node(Value::Null, at);
+                self.add(node);
             }
             Event::Scalar(text, style, anchor, tag) => {
                 self.plain_only(at, anchor, tag.is_some());
@@ -107,8 +108,14 @@ impl Builder {
                 self.open.push(Open::Map { entries: Vec::new(), key: None, at });
             }
             Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
-                Some(Open::List { items, at }) => self.add(node(Value::List(items), at)),
-                Some(Open::Map { entries, at, .. }) => self.add(node(Value::Map(entries), at)),
+                Some(Open::List { items, at }) => {
+                    let node = self.node(Value::List(items), at);
+                    self.add(node);
+                }
+                Some(Open::Map { entries, at, .. }) => {
+                    let node = self.node(Value::Map(entries), at);
+                    self.add(node);
+                }
                 None => {}
             },
             Event::DocumentStart(_) if self.root.is_some() => {
@@ -145,9 +152,10 @@ impl Builder {
     }
 
     fn scalar(&mut self, value: Value, text: &str, at: Marker) {
+        let place = self.place(at);
         if let Some(Open::Map { key: key @ None, entries, .. }) = self.open.last_mut() {
             let first = entries.iter().find(|entry| entry.key == text).map(|entry| entry.line);
-            *key = Some((text.chars().take(LONGEST_KEY).collect(), at));
+            *key = Some((text.chars().take(LONGEST_KEY).collect(), place));
             if let Some(line) = first {
                 let text = shown(text);
                 self.problem(
@@ -164,7 +172,8 @@ impl Builder {
             }
             return;
         }
-        self.add(node(value, at));
+        let node = self.node(value, at);
+        self.add(node);
     }
 
     /// Puts a finished value where it belongs.
@@ -173,18 +182,18 @@ impl Builder {
             None => self.root = Some(value),
             Some(Open::List { items, .. }) => items.push(value),
             Some(Open::Map { entries, key, .. }) => {
-                let Some((name, at)) = key.take() else {
+                let Some((name, (line, column))) = key.take() else {
                     // A key that is not text was told already; an invented one keeps the pairs in step.
-                    *key = Some((String::new(), Marker::new(0, value.line, value.column.saturating_sub(1))));
+                    *key = Some((String::new(), (value.line, value.column)));
                     return;
                 };
                 if value.value == Value::Null {
                     // Nothing stands nowhere: the key is where to look.
-                    (value.line, value.column) = (at.line(), at.col() + 1);
+                    (value.line, value.column) = (line, column);
                 }
                 // Of a repeated key the first value stays; the file is refused anyway.
                 if !entries.iter().any(|entry| entry.key == name) {
-                    entries.push(Entry { key: name, line: at.line(), column: at.col() + 1, node: value });
+                    entries.push(Entry { key: name, line, column, node: value });
                 }
             }
         }
@@ -197,6 +206,16 @@ impl Builder {
                 format!("found {found} as a key, expected a text; put braces of a text in quotes"),
             );
         }
+    }
+
+    /// Line and column of a place of the parser, whose end of the text is a line of its own.
+    fn place(&self, at: Marker) -> (usize, usize) {
+        (at.line(), at.col() + 1).min(self.end)
+    }
+
+    fn node(&self, value: Value, at: Marker) -> Node {
+        let (line, column) = self.place(at);
+        Node { value, line, column, origin: Origin::File }
     }
 
     fn plain_only(&mut self, at: Marker, anchor: usize, tag: bool) {
@@ -223,8 +242,4 @@ impl Builder {
             suggestion: None,
         });
     }
-}
-
-fn node(value: Value, at: Marker) -> Node {
-    Node { value, line: at.line(), column: at.col() + 1, origin: Origin::File }
 }
