@@ -102,6 +102,9 @@ impl Problems {
         if problem.message.chars().nth(LONGEST_MESSAGE).is_some() {
             problem.message = problem.message.chars().take(LONGEST_MESSAGE).chain(['…']).collect();
         }
+        // Whatever a file holds, a problem is one line and moves no cursor.
+        problem.message = visible(&problem.message);
+        problem.suggestion = problem.suggestion.map(|meant| visible(&meant));
         if self.told.contains(&problem) {
             return;
         }

@@ -9,7 +9,7 @@ pub fn refused(file: &str, text: &str, at: usize, reason: &str) -> Problems {
     let (line, column) = place_of(text, at);
     // serde_json repeats the place behind its words.
     let reason = reason.rsplit_once(" at line ").map_or(reason, |(words, _)| words);
-    let words: String = reason.chars().map(|c| if c == '\n' { ' ' } else { c }).collect();
+    let words = reason.to_owned();
     let mut suggestion = None;
     if words.starts_with("unknown field") || words.starts_with("unknown variant") {
         let mut quoted = words.split('`').skip(1).step_by(2);
