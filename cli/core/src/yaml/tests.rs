@@ -174,7 +174,6 @@ fn problems_come_in_the_order_of_the_file_and_once() {
     assert_eq!(
         problems.to_string(),
         "t.yaml:1:8: heavy: found `maybe`, expected true or false\n\
-         t.yaml:2:12: parts.b: the key `name` is missing: what it is called\n\
          t.yaml:2:13: parts.b.nam: unknown key `nam`, expected `name`, `count`, `colour`, `extra` or `tags`; did you mean `name`?\n\
          t.yaml:2:25: parts.a: the key `name` is missing: what it is called\n\
          t.yaml:2:33: parts.a.count: found `10`, expected a whole number from 1 to 9"

@@ -76,8 +76,7 @@ pub fn text_of<'a>(file: &str, bytes: &'a [u8], most: usize) -> Result<&'a str, 
         return Err(problem(file, 1, 1, message, None));
     }
     std::str::from_utf8(bytes).map_err(|error| {
-        let good = String::from_utf8_lossy(bytes.get(..error.valid_up_to()).unwrap_or_default());
-        let (line, column) = place_of(&good, good.len());
+        let (line, column) = place_of(&String::from_utf8_lossy(bytes), error.valid_up_to());
         let byte = bytes.get(error.valid_up_to()).copied().unwrap_or_default();
         let message = format!("found the byte 0x{byte:02x}, expected UTF-8 text; save the file as UTF-8");
         problem(file, line, column, message, None)
