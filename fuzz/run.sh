@@ -53,7 +53,7 @@ seeds() {
 
 minimize() {
 	local target=$1 new=target/merged/$1 unit
-	rm -rf "$new" && mkdir -p "$new"
+	rm -rf "$new" && mkdir -p "$new" "corpus/$target"
 	# Seeds first: of the corpus only what reaches more than they do is added.
 	mapfile -t folders < <(seeds "$target")
 	for folder in "${folders[@]}"; do find "$folder" -maxdepth 1 -type f ! -name '*.snap' -exec cp -t "$new" {} +; done
@@ -71,8 +71,9 @@ minimize() {
 
 failed=0
 run() {
-	local target=$1 seconds=$2 log=target/$1.log code=0
+	local target=$1 seconds=$2 log=target/$1.log code=0 from=$SECONDS
 	mkdir -p "corpus/$target" "artifacts/$target"
+	touch "target/$target.began"
 	mapfile -t folders < <(seeds "$target")
 	local dictionary=()
 	if [[ -e dictionaries/$target ]]; then dictionary=("-dict=dictionaries/$target"); fi
@@ -83,8 +84,8 @@ run() {
 	stat() { sed -n "s/^stat::$1: *//p" "$log" | tail -n 1; }
 	executions=$(stat number_of_executed_units) rate=$(stat average_exec_per_sec) slowest=$(stat slowest_unit_time_sec)
 	printf 'fuzz %-9s %5d s, %9s executions, %6s a second, %5d inputs in the corpus, peak %s MB, slowest %s s, %s crashes\n' \
-		"$target" "$seconds" "${executions:-?}" "${rate:-?}" "$(find "corpus/$target" -type f | wc -l)" \
-		"$(stat peak_rss_mb)" "${slowest:-?}" "$(find "artifacts/$target" -type f | wc -l)"
+		"$target" $((SECONDS - from)) "${executions:-?}" "${rate:-?}" "$(find "corpus/$target" -type f | wc -l)" \
+		"$(stat peak_rss_mb)" "${slowest:-?}" "$(find "artifacts/$target" -type f -newer "target/$target.began" | wc -l)"
 	if ((code != 0)); then
 		failed=1
 		echo "fuzz $target ended with $code; the end of fuzz/$log:" >&2
