@@ -1,4 +1,4 @@
-//! One JSON object a line over a socket, and never more of it than was agreed.
+//! One JSON object a line over a socket, and never more of it than was agreed. Both ends read and write with this.
 
 use std::io;
 
@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _};
 /// # Errors
 /// `InvalidData` for a line that is longer or no text: what follows on that connection cannot be told apart from its
 /// rest. `UnexpectedEof` for a line that is cut off.
-pub(crate) async fn read(reader: &mut (impl AsyncBufRead + Unpin), most: u64) -> io::Result<Option<String>> {
+pub async fn read(reader: &mut (impl AsyncBufRead + Unpin), most: u64) -> io::Result<Option<String>> {
     let mut line = String::new();
     let read = reader.take(most).read_line(&mut line).await?;
     match line.strip_suffix('\n') {
@@ -24,7 +24,10 @@ pub(crate) async fn read(reader: &mut (impl AsyncBufRead + Unpin), most: u64) ->
 }
 
 /// Writes a message down as its line.
-pub(crate) fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
+///
+/// # Errors
+/// Never in practice: messages hold only data.
+pub fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');
     Ok(line)
