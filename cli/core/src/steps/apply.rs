@@ -135,9 +135,11 @@ async fn launch(context: &StepContext<'_>, write: &Write, again: bool) -> Result
     let condition =
         if matches!(write, Write::Remove { .. }) { Condition::AllGone } else { Condition::AllCurrent };
     // A watch may lag behind our own write: going back, the state of before the way forward looks like the end.
-    let wrote = again || !is_there(write, &live) || context.is_stale(&live, id);
+    let effect = effect_name(write);
+    // A write that a kill cut in two may show as done. Writes repeat without harm: what is whole stays as it is.
+    let doubted = context.is_in_doubt(&effect);
+    let wrote = again || doubted || !is_there(write, &live) || context.is_stale(&live, id);
     let generation = if wrote {
-        let effect = effect_name(write);
         context.intend(&effect, live.digest.as_ref()).await?;
         let applied = context.ports.orchestrator.apply(write, context.fence).await?;
         context.wrote(id, applied.generation);
