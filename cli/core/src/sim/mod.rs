@@ -94,6 +94,13 @@ impl Sim {
         }))
     }
 
+    /// Returns a target of its own that goes on from the same world, under a script of its own where one is given.
+    #[cfg(test)]
+    pub(crate) fn fork(&self, script: Option<&str>) -> Self {
+        let script = script.map_or_else(|| self.0.script.clone(), |text| Script::parse(text).unwrap());
+        Self::of(script, self.world(), self.now_ms())
+    }
+
     /// Returns the world as text, for [`Self::restore`].
     ///
     /// # Errors

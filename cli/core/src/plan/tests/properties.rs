@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::world::{Case, playbook};
-use crate::item::{Item, ItemId, ItemKind, Tier};
+use crate::item::{Digest, ItemId, ItemKind, Tier};
 use crate::plan::{Plan, PlanError, rollback_desired};
 use crate::ports::Write;
 use crate::release::{Release, ReleaseState};
@@ -75,9 +75,9 @@ fn places(plan: &Plan) -> BTreeMap<ItemId, usize> {
 }
 
 /// Returns what a release brings beyond infrastructure, by id.
-fn applications(release: &Release) -> BTreeMap<&ItemId, &Item> {
+fn applications(release: &Release) -> BTreeMap<&ItemId, &Digest> {
     let items = release.desired.items.iter().filter(|item| item.tier == Tier::Applications);
-    items.map(|item| (&item.id, item)).collect()
+    items.map(|item| (&item.id, &item.digest)).collect()
 }
 
 proptest! {

@@ -18,6 +18,11 @@ impl Home {
         TwoCopies { home: self.clone(), run: run.to_owned(), mirror }
     }
 
+    /// Returns the same copies, apart from these.
+    pub(super) fn fork(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.0.lock().unwrap().clone())))
+    }
+
     /// Returns the copy of a run.
     pub(super) fn text(&self, run: &str) -> String {
         self.0.lock().unwrap().get(run).cloned().unwrap_or_default()

@@ -8,6 +8,7 @@ use super::rig::Rig;
 use super::stories::{ALL, End, Story, end};
 use super::told::Told;
 use crate::event::{EventKind, Outcome, RunOutcome};
+use crate::plan::Plan;
 use crate::run::journal::{Entry, Record, Replay, read};
 use crate::sim::KillPoint;
 
@@ -36,91 +37,111 @@ impl Mark {
     }
 }
 
-/// Plays a story to its end without a kill; returns the end and the points at which it can be killed.
-pub(super) async fn undisturbed(story: &Story) -> (End, Vec<KillPoint>) {
-    let mut rig = story.rig().await;
-    let before = mark(&rig);
-    let plan = story.plan(&rig).await;
-    let told = rig.carry_out(&plan).await;
-    assert_eq!(told.report.outcome, story.outcome, "{}: {}", story.name, told.text());
-    assert_eq!(doubts_told(&told), Vec::<String>::new(), "{}", story.name);
-    let wanted = end(&rig);
-    if !story.is_stopped() {
-        return (wanted, before.points_to(mark(&rig)));
-    }
-    let mut rig = story.rig().await;
-    let told = story.begin(&mut rig, &plan).await;
-    let points = before.points_to(mark(&rig));
-    if told.report.outcome == RunOutcome::Interrupted {
-        let told = rig.resume(&told.run).await;
-        assert_eq!(told.report.outcome, story.outcome, "{}: {}", story.name, told.text());
-    }
-    assert_eq!(end(&rig), wanted, "{}: stopped and carried on", story.name);
-    (wanted, points)
+/// A story about to begin: each try begins from a copy of the same target.
+pub(super) struct Scene<'a> {
+    story: &'a Story,
+    rig: Rig,
+    plan: Plan,
+    run: String,
+    /// What the end has to be like.
+    wanted: End,
+    /// Every point at which it can be killed.
+    points: Vec<KillPoint>,
 }
 
-/// Begins a story and dies at a point; the target is then ready for the next process.
-pub(super) async fn killed(story: &Story, point: KillPoint) -> (Rig, String) {
-    let mut rig = story.rig().await;
-    let plan = story.plan(&rig).await;
-    let run = rig.next_run();
-    rig.sim.kill_at(point);
-    let sim = rig.sim.clone();
-    tokio::select! {
-        biased;
-        () = sim.killed() => {}
-        told = story.begin(&mut rig, &plan) => panic!("{}: {point:?} never came:\n{}", story.name, told.text()),
+impl<'a> Scene<'a> {
+    /// Plays a story to its end without a kill.
+    async fn of(story: &'a Story) -> Self {
+        let rig = story.rig().await;
+        let (plan, run, before) = (story.plan(&rig).await, rig.next_run(), mark(&rig));
+        let mut quiet = rig.fork();
+        let told = quiet.carry_out(&plan).await;
+        assert_eq!(told.report.outcome, story.outcome, "{}: {}", story.name, told.text());
+        assert_eq!(doubts_told(&told), Vec::<String>::new(), "{}", story.name);
+        let wanted = end(&quiet);
+        let mut points = before.points_to(mark(&quiet));
+        if story.is_stopped() {
+            let mut stopped = rig.fork();
+            let told = story.begin(&mut stopped, &plan).await;
+            points = before.points_to(mark(&stopped));
+            if told.report.outcome == RunOutcome::Interrupted {
+                let told = stopped.resume(&run).await;
+                assert_eq!(told.report.outcome, story.outcome, "{}: {}", story.name, told.text());
+            }
+            assert_eq!(end(&stopped), wanted, "{}: stopped and carried on", story.name);
+        }
+        assert!(points.len() >= story.points, "{}: {} points", story.name, points.len());
+        Self { story, rig, plan, run, wanted, points }
     }
-    sim.revive();
-    check_copies(&rig, &run, point);
-    (rig, run)
+
+    /// Begins and dies at a point; the target is then ready for the next process.
+    async fn killed(&self, point: KillPoint) -> Rig {
+        let mut rig = self.rig.fork();
+        rig.sim.kill_at(point);
+        let sim = rig.sim.clone();
+        let name = self.story.name;
+        tokio::select! {
+            biased;
+            () = sim.killed() => {}
+            told = self.story.begin(&mut rig, &self.plan) => {
+                panic!("{name}: {point:?} never came:\n{}", told.text())
+            }
+        }
+        sim.revive();
+        check_copies(&rig, &self.run, point);
+        rig
+    }
+
+    /// Dies again at a point while the run is carried on.
+    async fn killed_again(&self, rig: &Rig, point: KillPoint) -> Rig {
+        let mut rig = rig.fork();
+        rig.sim.kill_at(point);
+        let sim = rig.sim.clone();
+        let name = self.story.name;
+        tokio::select! {
+            biased;
+            () = sim.killed() => {}
+            told = rig.resume(&self.run) => panic!("{name}: {point:?} never came:\n{}", told.text()),
+        }
+        sim.revive();
+        check_copies(&rig, &self.run, point);
+        rig
+    }
+
+    /// Carries on what was cut off and checks how it ends. One that never reached the mirror begins anew, and one
+    /// that is over stays as it is.
+    async fn finish(&self, rig: &mut Rig, killed: &[KillPoint]) {
+        let (story, mut run) = (self.story, self.run.clone());
+        let at = format!("{}: killed at {killed:?}", story.name);
+        let text = rig.sim.journal_text(&run);
+        if text.is_empty() {
+            let told = rig.carry_out(&self.plan).await;
+            assert_eq!(told.report.outcome, story.outcome, "{at}:\n{}", told.text());
+            run = told.run;
+        } else if is_open(rig, &run) {
+            let owed = doubts(&read(&text).unwrap());
+            let told = rig.resume(&run).await;
+            assert_eq!(told.report.outcome, story.outcome, "{at}:\n{}", told.text());
+            assert_eq!(doubts_told(&told), owed, "{at}:\n{}", told.text());
+        }
+        let text = rig.sim.journal_text(&run);
+        assert_eq!(rig.home.text(&run), text, "{at}: the copies differ");
+        let whole = Replay::of(read(&text).unwrap()).unwrap();
+        assert_eq!(whole.closed, Some(story.outcome), "{at}");
+        // A way back does not finish what the way forward began.
+        let allowed = usize::from(story.outcome != RunOutcome::Succeeded);
+        assert!(whole.in_doubt.len() <= allowed, "{at}: {:?}", whole.in_doubt);
+        assert_eq!(end(rig), self.wanted, "{at}");
+    }
 }
 
 /// Checks what the two copies of a journal look like after a death: alike, or home is ahead by the record that the
 /// mirror did not live to take.
 pub(super) fn check_copies(rig: &Rig, run: &str, point: KillPoint) {
     let (home, mirror) = (rig.home.text(run), rig.sim.journal_text(run));
-    let records = read(&mirror).unwrap();
-    let ahead = usize::from(matches!(point, KillPoint::Append(_)));
-    assert_eq!(read(&home).unwrap().len(), records.len() + ahead, "{point:?}");
-    assert!(home.starts_with(&mirror), "{point:?}");
-    if let Some(first) = mirror.get(..40) {
-        // What a kill in the middle of a write leaves: the beginning of a line.
-        assert_eq!(read(&format!("{mirror}{first}")), Ok(records), "{point:?}");
-    }
-}
-
-/// Carries on what was cut off and returns how it ended; one that never reached the mirror begins anew, and one that
-/// is over stays as it is.
-pub(super) async fn resumed(story: &Story, rig: &mut Rig, run: &str, point: KillPoint) {
-    let text = rig.sim.journal_text(run);
-    if text.is_empty() {
-        let plan = story.plan(rig).await;
-        let told = rig.carry_out(&plan).await;
-        assert_eq!(told.report.outcome, story.outcome, "{}: {point:?}:\n{}", story.name, told.text());
-        return;
-    }
-    let replay = Replay::of(read(&text).unwrap()).unwrap();
-    if let Some(outcome) = replay.closed {
-        assert_eq!(outcome, story.outcome, "{}: {point:?}: closed", story.name);
-        return;
-    }
-    let open = doubts(&replay.records);
-    let told = rig.resume(run).await;
-    assert_eq!(told.report.outcome, story.outcome, "{}: {point:?}:\n{}", story.name, told.text());
-    assert_eq!(doubts_told(&told), open, "{}: {point:?}:\n{}", story.name, told.text());
-    closed(story, rig, run, point);
-}
-
-/// Checks the journal of a run that is over: both copies, its end, and that nothing is open that has a good end.
-fn closed(story: &Story, rig: &Rig, run: &str, point: KillPoint) {
-    let text = rig.sim.journal_text(run);
-    assert_eq!(rig.home.text(run), text, "{}: {point:?}: the copies differ", story.name);
-    let whole = Replay::of(read(&text).unwrap()).unwrap();
-    assert_eq!(whole.closed, Some(story.outcome), "{}: {point:?}", story.name);
-    // A way back does not finish what the way forward began.
-    let allowed = usize::from(story.outcome != RunOutcome::Succeeded);
-    assert!(whole.in_doubt.len() <= allowed, "{}: {point:?}: {:?}", story.name, whole.in_doubt);
+    let ahead =
+        home.strip_prefix(&mirror).unwrap_or_else(|| panic!("{point:?}: home lacks what the mirror has"));
+    assert_eq!(ahead.lines().count(), usize::from(matches!(point, KillPoint::Append(_))), "{point:?}");
 }
 
 /// Returns the warnings that a resume owes: one for each effect begun that neither its own record nor the good end
@@ -155,35 +176,63 @@ pub(super) fn doubts_told(told: &Told) -> Vec<String> {
     warnings.collect()
 }
 
+/// Says whether the mirror holds a run that is not over.
+pub(super) fn is_open(rig: &Rig, run: &str) -> bool {
+    let text = rig.sim.journal_text(run);
+    text.lines().next_back().is_some_and(|last| !last.contains("\"record\":\"closed\""))
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_story_survives_a_kill_at_every_point() {
     for story in &ALL {
-        let (wanted, points) = undisturbed(story).await;
-        assert!(points.len() >= story.points, "{}: {} points", story.name, points.len());
-        for point in points {
-            let (mut rig, run) = killed(story, point).await;
-            resumed(story, &mut rig, &run, point).await;
-            assert_eq!(end(&rig), wanted, "{}: killed at {point:?}", story.name);
+        let scene = Scene::of(story).await;
+        for point in &scene.points {
+            let mut rig = scene.killed(*point).await;
+            scene.finish(&mut rig, &[*point]).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_killed_twice_ends_as_if_it_never_was() {
+    // Of so many points of the second process one is tried after each point of the first, each time another.
+    const STRIDE: usize = 29;
+    for story in ALL.iter().filter(|story| story.twice) {
+        let scene = Scene::of(story).await;
+        for (nth, first) in scene.points.iter().enumerate() {
+            let killed = scene.killed(*first).await;
+            if !is_open(&killed, &scene.run) {
+                continue;
+            }
+            let mut once = killed.fork();
+            scene.finish(&mut once, &[*first]).await;
+            let again = mark(&killed).points_to(mark(&once)).into_iter().enumerate();
+            for (_, second) in again.filter(|(at, _)| (nth + at).is_multiple_of(STRIDE)) {
+                let mut rig = scene.killed_again(&killed, second).await;
+                scene.finish(&mut rig, &[*first, second]).await;
+            }
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_effect_is_in_doubt_from_its_intent_until_it_is_confirmed() {
-    let story = &ALL[1];
-    let (_, points) = undisturbed(story).await;
+    let scene = Scene::of(&ALL[1]).await;
     let mut doubted = Vec::new();
-    for point in points {
-        let (mut rig, run) = killed(story, point).await;
-        let records = read(&rig.sim.journal_text(&run)).unwrap_or_default();
-        let Some(last) = records.last() else { continue };
-        let owed = match &last.entry {
-            Entry::EffectIntent { effect, .. } => vec![doubt(effect)],
+    for point in &scene.points {
+        let mut rig = scene.killed(*point).await;
+        let text = rig.sim.journal_text(&scene.run);
+        let records = read(&text).unwrap();
+        // What a kill in the middle of a write leaves: the beginning of a line.
+        let torn = format!("{text}{}", text.get(..40).unwrap_or_default());
+        assert_eq!(read(&torn).as_ref(), Ok(&records), "{point:?}");
+        let owed = match records.last().map(|record| &record.entry) {
+            Some(Entry::EffectIntent { effect, .. }) => vec![doubt(effect)],
             _ => Vec::new(),
         };
         assert_eq!(doubts(&records), owed, "{point:?}");
-        if !matches!(last.entry, Entry::Closed { .. }) {
-            let told = rig.resume(&run).await;
+        if is_open(&rig, &scene.run) {
+            let told = rig.resume(&scene.run).await;
             assert_eq!(doubts_told(&told), owed, "{point:?}:\n{}", told.text());
         }
         doubted.extend(owed);
@@ -196,48 +245,4 @@ async fn an_effect_is_in_doubt_from_its_intent_until_it_is_confirmed() {
         [2, 1, 1],
         "{doubted:#?}"
     );
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_run_killed_twice_ends_as_if_it_never_was() {
-    // Of so many points of the second process one is tried after each point of the first, each time another.
-    const STRIDE: usize = 7;
-    for story in ALL.iter().filter(|story| story.twice) {
-        let (wanted, points) = undisturbed(story).await;
-        for (nth, first) in points.into_iter().enumerate() {
-            let (mut rig, run) = killed(story, first).await;
-            if !is_open(&rig, &run) {
-                continue;
-            }
-            let before = mark(&rig);
-            resumed(story, &mut rig, &run, first).await;
-            let again = before.points_to(mark(&rig)).into_iter().enumerate();
-            for (_, second) in again.filter(|(at, _)| (nth + at).is_multiple_of(STRIDE)) {
-                let rig = killed_twice(story, first, second).await;
-                assert_eq!(end(&rig), wanted, "{}: killed at {first:?} and {second:?}", story.name);
-            }
-        }
-    }
-}
-
-/// Dies at a point, dies again while it is carried on, and is carried on to its end.
-async fn killed_twice(story: &Story, first: KillPoint, second: KillPoint) -> Rig {
-    let (mut rig, run) = killed(story, first).await;
-    rig.sim.kill_at(second);
-    let sim = rig.sim.clone();
-    tokio::select! {
-        biased;
-        () = sim.killed() => {}
-        told = rig.resume(&run) => panic!("{first:?}, and {second:?} never came:\n{}", told.text()),
-    }
-    sim.revive();
-    check_copies(&rig, &run, second);
-    resumed(story, &mut rig, &run, second).await;
-    rig
-}
-
-/// Says whether the mirror holds a run that is not over.
-pub(super) fn is_open(rig: &Rig, run: &str) -> bool {
-    let text = rig.sim.journal_text(run);
-    !text.is_empty() && Replay::of(read(&text).unwrap()).unwrap().closed.is_none()
 }

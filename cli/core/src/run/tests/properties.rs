@@ -17,7 +17,7 @@ use crate::ports::Orchestrator as _;
 use crate::release::ReleaseState;
 use crate::run::journal::{Entry, Replay, read};
 use crate::run::{CancelLevel, CancelToken, Canceller};
-use crate::sim::{KillPoint, Sim};
+use crate::sim::KillPoint;
 
 /// What a journal that is full says; such a run cannot record how it ended.
 const FULL: &str = "append to the journal";
@@ -254,7 +254,7 @@ async fn plays(drawn: &Drawn) {
     let began = mark(&rig);
     let effects = rig.sim.world().effects;
     let script = drawn.script(rig.sim.now_ms(), began.records);
-    rig.sim = Sim::restore(&script, &rig.sim.save().unwrap()).unwrap();
+    rig.follow(&script);
     let skipped: BTreeSet<&str> =
         plan.steps().filter(|(_, step)| step.skip.is_some()).map(|(_, step)| step.id.as_str()).collect();
     let mut live = Live::default();
@@ -291,12 +291,17 @@ async fn plays(drawn: &Drawn) {
     check_end(rig, last, &script).await;
 }
 
-/// Says whether the lease can be had: the script may have given it to somebody else.
+/// Waits until the lease can be had; says no when the script has given it to somebody else.
 async fn is_free(rig: &Rig) -> bool {
     loop {
-        match rig.sim.lock_holder().await {
-            Ok(holder) => return holder.is_none_or(|holder| holder.request.run != "another-run"),
-            Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
+        // The question itself lets the script take it away.
+        let holder = rig.sim.lock_holder().await;
+        let is_dead = rig.sim.world().lease.is_some_and(|held| held.dead);
+        match holder {
+            Ok(Some(holder)) if !is_dead && holder.request.run == "another-run" => return false,
+            Ok(holder) if is_dead || holder.is_none() => return true,
+            // Not given back, or out of reach: time helps.
+            _ => tokio::time::sleep(Duration::from_secs(1)).await,
         }
     }
 }
@@ -368,7 +373,7 @@ async fn check_end(mut rig: Rig, last: Option<Told>, script: &str) {
     tokio::time::sleep(Duration::from_secs(120)).await;
     assert_eq!(rig.sim.world().effect_count(), effects, "somebody still writes:\n{script}{}", told.text());
     let (outcome, world) = (told.report.outcome, rig.sim.world());
-    rig.sim = Sim::restore("", &rig.sim.save().unwrap()).unwrap();
+    rig.follow("");
     match outcome {
         RunOutcome::Succeeded => {
             let plan = rig.plan().await;

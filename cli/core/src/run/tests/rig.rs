@@ -85,6 +85,25 @@ impl Rig {
         rig
     }
 
+    /// Returns a target of its own that goes on from here, with its own copies at home.
+    pub(super) fn fork(&self) -> Self {
+        Self {
+            sim: self.sim.fork(None),
+            system: self.system.clone(),
+            migrations: self.migrations,
+            on_failure: self.on_failure,
+            selection: self.selection.clone(),
+            total: self.total,
+            home: self.home.fork(),
+            runs: self.runs,
+        }
+    }
+
+    /// Lets the target behave as another script says from now on.
+    pub(super) fn follow(&mut self, script: &str) {
+        self.sim = self.sim.fork(Some(script));
+    }
+
     /// Changes the text of the system.
     pub(super) fn edit(&mut self, from: &str, to: &str) {
         assert!(self.system.contains(from), "{from} is not in the system");

@@ -8,7 +8,6 @@ use crate::plan::Plan;
 use crate::playbook::OnFailure;
 use crate::release::ReleaseState;
 use crate::run::{CancelLevel, Canceller};
-use crate::sim::Sim;
 
 /// What is done in a story.
 #[derive(Debug, Clone, Copy)]
@@ -235,7 +234,7 @@ impl Story {
             assert_eq!(told.report.outcome, RunOutcome::Succeeded, "{}: {}", self.name, told.text());
         }
         if let Some(script) = self.then {
-            rig.sim = Sim::restore(script, &rig.sim.save().unwrap()).unwrap();
+            rig.follow(script);
         }
         (self.change)(&mut rig);
         rig
