@@ -1,7 +1,6 @@
 //! Stopping in two tries.
 
-use super::rig::Rig;
-use super::told::Trigger;
+use super::rig::{Rig, Trigger};
 use crate::event::{EventKind, Outcome, RunOutcome};
 use crate::release::ReleaseState;
 use crate::run::{CancelLevel, Canceller};

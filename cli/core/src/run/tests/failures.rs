@@ -1,7 +1,6 @@
 //! What each kind of failure leads to: the exit codes 5, 20 to 23, 30 and 31.
 
-use super::rig::Rig;
-use super::told::Told;
+use super::rig::{Rig, Told};
 use crate::event::{EventKind, Outcome, RunOutcome};
 use crate::item::{ItemId, ItemKind};
 use crate::plan::Selection;

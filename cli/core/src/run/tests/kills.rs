@@ -4,9 +4,10 @@
 //! The end has to be that of the undisturbed run, with each effect as often as there, and what was begun and never
 //! confirmed has to be told as in doubt, in so many words and nothing else.
 
-use super::rig::Rig;
+use std::collections::BTreeSet;
+
+use super::rig::{Rig, Told};
 use super::stories::{ALL, End, Story, end};
-use super::told::Told;
 use crate::event::{EventKind, Outcome, RunOutcome};
 use crate::plan::Plan;
 use crate::run::journal::{Entry, Record, Replay, read};
@@ -128,6 +129,7 @@ impl<'a> Scene<'a> {
         assert_eq!(rig.home.text(&run), text, "{at}: the copies differ");
         let whole = Replay::of(read(&text).unwrap()).unwrap();
         assert_eq!(whole.closed, Some(story.outcome), "{at}");
+        assert_eq!(confirmed_again(&whole.records), Vec::<&str>::new(), "{at}");
         // A way back does not finish what the way forward began.
         let allowed = usize::from(story.outcome != RunOutcome::Succeeded);
         assert!(whole.in_doubt.len() <= allowed, "{at}: {:?}", whole.in_doubt);
@@ -161,6 +163,17 @@ pub(super) fn doubts(records: &[Record]) -> Vec<String> {
         (!records[at + 1..].iter().any(settles)).then(|| doubt(effect))
     });
     open.collect()
+}
+
+/// Returns the effects that a journal confirms more than once. A restart is not looked for: no status shows it, and
+/// its token makes the second one none.
+fn confirmed_again(records: &[Record]) -> Vec<&str> {
+    let done = records.iter().filter_map(|record| match &record.entry {
+        Entry::EffectDone { effect, .. } => Some(effect.as_str()),
+        _ => None,
+    });
+    let mut seen = BTreeSet::new();
+    done.filter(|effect| !effect.starts_with("restart ") && !seen.insert(*effect)).collect()
 }
 
 fn doubt(effect: &str) -> String {
@@ -245,4 +258,36 @@ async fn an_effect_is_in_doubt_from_its_intent_until_it_is_confirmed() {
         [2, 1, 1],
         "{doubted:#?}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_in_doubt_is_repeated_and_a_confirmed_one_is_not() {
+    // A rule that refuses nothing: it counts the calls.
+    let mut rig = Rig::running("[[error]]\nport = 'apply'\nitem = 'user'\ncount = 0").await;
+    rig.edit("user-1", "user-2");
+    let (plan, run, before) = (rig.plan().await, rig.next_run(), mark(&rig));
+    let mut quiet = rig.fork();
+    quiet.carry_out(&plan).await;
+    let records = read(&quiet.sim.journal_text(&run)).unwrap();
+    let confirms = |record: &Record| match &record.entry {
+        Entry::EffectDone { effect, .. } => effect.starts_with("put workload/user"),
+        _ => false,
+    };
+    let confirmed = before.records + records.iter().find(|record| confirms(record)).unwrap().seq;
+    for (point, calls) in [(KillPoint::Append(confirmed), 2), (KillPoint::Record(confirmed), 1)] {
+        let mut rig = rig.fork();
+        let first = rig.sim.world().calls[0];
+        rig.sim.kill_at(point);
+        let sim = rig.sim.clone();
+        tokio::select! {
+            biased;
+            () = sim.killed() => {}
+            told = rig.carry_out(&plan) => panic!("{}", told.text()),
+        }
+        sim.revive();
+        let told = rig.resume(&run).await;
+        assert_eq!(told.report.outcome, RunOutcome::Succeeded, "{}", told.text());
+        assert_eq!(rig.sim.world().calls[0] - first, calls, "{point:?}");
+        assert_eq!(end(&rig), end(&quiet), "a write repeats without harm");
+    }
 }

@@ -9,8 +9,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::kills::{doubts, doubts_told, is_open, mark};
-use super::rig::Rig;
-use super::told::Told;
+use super::rig::{Rig, Told};
 use crate::event::{Event, EventKind, Outcome, Recorder, RunOutcome};
 use crate::playbook::OnFailure;
 use crate::ports::Orchestrator as _;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::copies::Home;
-use super::told::Told;
+pub(super) use super::told::{Told, Trigger};
 use crate::event::{EventKind, EventSink, Fanout, Recorder, RunOutcome};
 use crate::item::{Desired, ItemId};
 use crate::plan::{Operation, Plan, PlanInput, Selection, plan, restart, rollback_desired, scale};

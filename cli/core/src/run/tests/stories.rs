@@ -1,7 +1,6 @@
 //! What is killed: stories with a beginning, an act and an end that has to stay the same.
 
-use super::rig::Rig;
-use super::told::{Told, Trigger};
+use super::rig::{Rig, Told, Trigger};
 use crate::event::{EventKind, RunOutcome};
 use crate::item::ItemId;
 use crate::plan::Plan;
