@@ -23,6 +23,17 @@ struct Story {
     code: i32,
 }
 
+impl Story {
+    /// Returns the arguments of the next try. A rollback goes back and forth between the two newest releases.
+    fn args(&self, head: u64) -> Vec<String> {
+        let mut args: Vec<String> = self.act.iter().map(ToString::to_string).collect();
+        if self.act == ["rollback"] {
+            args.extend(["--to-revision".to_owned(), (head - 1).to_string()]);
+        }
+        args
+    }
+}
+
 /// Both services of a version, with a store and migrations, so that a deploy has every kind of effect.
 struct World {
     sandbox: Sandbox,
@@ -225,7 +236,8 @@ async fn play(
 ) -> usize {
     let (newest, head) = (world.newest_release().await, world.head().await);
     change(world);
-    world.sandbox.mlctl(story.act).await.ends(story.code);
+    let act = story.args(head);
+    world.sandbox.mlctl(&act.iter().map(String::as_str).collect::<Vec<_>>()).await.ends(story.code);
     undo(world);
     let (_, records, _) = world.newest();
     let wanted = world.end(newest, head).await;
@@ -237,7 +249,8 @@ async fn play(
         let began = Instant::now();
         let (newest, head, known) = (world.newest_release().await, world.head().await, world.runs());
         change(world);
-        let running = world.sandbox.start(story.act);
+        let act = story.args(head);
+        let running = world.sandbox.start(&act.iter().map(String::as_str).collect::<Vec<_>>());
         let lines = *at;
         let told = kill_when(world, known, running, move |text| {
             text.bytes().filter(|b| *b == b'\n').count() >= lines
@@ -402,13 +415,14 @@ async fn a_lost_home_and_another_host_lose_no_run() {
     effects(&records);
 
     // A rollback is cut off and carried on alike, and one from a home that never was needs nothing either.
+    let there = world.head().await.to_string();
     lose_home(&world.sandbox);
     killed_on(&world, "runner-3", &["rollback"]).await;
     lose_home(&world.sandbox);
     world.sandbox.start_on("runner-4", &resume).finish().await.ends(0).says("resum");
     assert_eq!(world.bodies().await, ["v1", "v1"]);
     lose_home(&world.sandbox);
-    world.sandbox.start_on("runner-5", &["rollback"]).finish().await.ends(0);
+    world.sandbox.start_on("runner-5", &["rollback", "--to-revision", &there]).finish().await.ends(0);
     assert_eq!(world.bodies().await, ["v2", "v2"]);
     assert_settled(&world.sandbox.query(&["status"]).await);
     let tally = load.stop().await;
