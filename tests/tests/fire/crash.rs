@@ -189,11 +189,10 @@ async fn kill_when(
     let (folder, pid) = (world.journals(), running.pid());
     let over = Arc::new(AtomicBool::new(false));
     let is_over = Arc::clone(&over);
-    let follow = move || {
+    let follow = async move {
         let newest = || {
-            let names = std::fs::read_dir(&folder)
-                .ok()?
-                .filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+            let entries = std::fs::read_dir(&folder).ok()?.filter_map(Result::ok);
+            let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
             let path = folder.join(names.filter(|name| !known.contains(name)).max()?);
             std::fs::read_to_string(path).ok()
         };
@@ -202,10 +201,10 @@ async fn kill_when(
                 kill(pid);
                 return;
             }
-            std::thread::sleep(Duration::from_micros(200));
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    let follower = tokio::task::spawn_blocking(follow);
+    let follower = tokio::spawn(follow);
     let finished = running.finish().await;
     over.store(true, Ordering::Release);
     follower.await.unwrap();

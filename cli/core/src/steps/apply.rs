@@ -159,7 +159,8 @@ fn is_there(write: &Write, live: &Live) -> bool {
         Write::Put { item, replicas } => {
             live.digest.as_ref() == Some(&item.digest) && (replicas.is_none() || live.replicas == *replicas)
         }
-        Write::Remove { .. } => live.status.status == Status::NotFound,
+        // On its way out it was removed already; the step waits until it is gone.
+        Write::Remove { .. } => matches!(live.status.status, Status::NotFound | Status::Terminating),
         Write::Scale { replicas, .. } => live.replicas == Some(*replicas),
         // Nobody can see a restart in a status; its token makes a second one harmless.
         Write::Restart { .. } => false,

@@ -165,15 +165,17 @@ pub(super) fn doubts(records: &[Record]) -> Vec<String> {
     open.collect()
 }
 
-/// Returns the effects that a journal confirms more than once. A restart is not looked for: no status shows it, and
-/// its token makes the second one none.
+/// Returns the effects that a journal confirms more than once. Restarts and removals are not looked for: no status
+/// shows a restart, nor a removal that the target has not noticed yet. The target itself does both only once, which
+/// is what the count of its effects says.
 fn confirmed_again(records: &[Record]) -> Vec<&str> {
     let done = records.iter().filter_map(|record| match &record.entry {
         Entry::EffectDone { effect, .. } => Some(effect.as_str()),
         _ => None,
     });
     let mut seen = BTreeSet::new();
-    done.filter(|effect| !effect.starts_with("restart ") && !seen.insert(*effect)).collect()
+    let shows = |effect: &&str| !effect.starts_with("restart ") && !effect.starts_with("remove ");
+    done.filter(shows).filter(|effect| !seen.insert(*effect)).collect()
 }
 
 fn doubt(effect: &str) -> String {
