@@ -94,13 +94,6 @@ impl Sim {
         }))
     }
 
-    /// Returns a target of its own that goes on from the same world, under a script of its own where one is given.
-    #[cfg(test)]
-    pub(crate) fn fork(&self, script: Option<&str>) -> Self {
-        let script = script.map_or_else(|| self.0.script.clone(), |text| Script::parse(text).unwrap());
-        Self::of(script, self.world(), self.now_ms())
-    }
-
     /// Returns the world as text, for [`Self::restore`].
     ///
     /// # Errors
@@ -234,5 +227,14 @@ impl Sim {
 
     fn now(&self) -> Timestamp {
         self.0.clock.now()
+    }
+}
+
+#[cfg(test)]
+impl Sim {
+    /// Returns a target of its own that goes on from the same world, under a script of its own where one is given.
+    pub(crate) fn fork(&self, script: Option<&str>) -> Self {
+        let script = script.map_or_else(|| self.0.script.clone(), |text| Script::parse(text).unwrap());
+        Self::of(script, self.world(), self.now_ms())
     }
 }
