@@ -73,13 +73,23 @@ pub(super) struct Shared {
     written: Mutex<BTreeMap<ItemId, u64>>,
     /// Effects begun and not confirmed.
     open: Mutex<BTreeSet<String>>,
+    /// Every effect begun, in order.
+    begun: Mutex<Vec<String>>,
 }
 
 impl Shared {
     /// Returns what the steps of a run share that goes on from there.
     pub(super) fn after(replay: Option<&Replay>) -> Self {
-        let open = replay.map(|replay| replay.in_doubt.iter().cloned().collect());
-        Self { open: Mutex::new(open.unwrap_or_default()), ..Self::default() }
+        let Some(replay) = replay else { return Self::default() };
+        let begun = replay.records.iter().filter_map(|record| match &record.entry {
+            Entry::EffectIntent { effect, .. } => Some(effect.clone()),
+            _ => None,
+        });
+        Self {
+            open: Mutex::new(replay.in_doubt.iter().cloned().collect()),
+            begun: Mutex::new(begun.collect()),
+            ..Self::default()
+        }
     }
 
     /// Returns a guarded item that has failed since, with its cause.
@@ -151,6 +161,7 @@ impl StepContext<'_> {
             })
             .await?;
         lock(&self.shared.open).insert(effect.to_owned());
+        lock(&self.shared.begun).push(effect.to_owned());
         Ok(())
     }
 
@@ -171,6 +182,12 @@ impl StepContext<'_> {
     #[must_use]
     pub fn is_in_doubt(&self, effect: &str) -> bool {
         lock(&self.shared.open).contains(effect)
+    }
+
+    /// Returns the last effect begun that a test finds, by this process of the run or one before it.
+    #[must_use]
+    pub fn last_begun(&self, wanted: impl Fn(&str) -> bool) -> Option<String> {
+        lock(&self.shared.begun).iter().rev().find(|effect| wanted(effect)).cloned()
     }
 
     /// Returns the latest status of an item.

@@ -293,3 +293,29 @@ async fn a_write_in_doubt_is_repeated_and_a_confirmed_one_is_not() {
         assert_eq!(end(&rig), end(&quiet), "a write repeats without harm");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_way_back_writes_although_the_watch_of_the_next_process_lags() {
+    // What the first process wrote is not told yet when the second one goes back, past a target that is away.
+    let mut rig = Rig::running("").await;
+    rig.follow("watch = {lag = '5s'}\n[[error]]\nport = 'apply'\nitem = 'catalog'\nkind = 'denied'");
+    rig.edit("user-1", "user-2");
+    rig.edit("catalog-1", "catalog-2");
+    let (plan, run, before) = (rig.plan().await, rig.next_run(), mark(&rig));
+    let mut quiet = rig.fork();
+    assert_eq!(quiet.carry_out(&plan).await.report.outcome, RunOutcome::RolledBack);
+    let records = read(&quiet.sim.journal_text(&run)).unwrap();
+    let decided =
+        records.iter().find(|record| matches!(record.entry, Entry::RollbackDecided { .. })).unwrap();
+    let sim = rig.sim.clone();
+    sim.kill_at(KillPoint::Record(before.records + decided.seq));
+    tokio::select! {
+        biased;
+        () = sim.killed() => {}
+        told = rig.carry_out(&plan) => panic!("{}", told.text()),
+    }
+    sim.revive();
+    let told = rig.resume(&run).await;
+    assert_eq!(told.report.outcome, RunOutcome::RolledBack, "{}", told.text());
+    assert_eq!(rig.version("user").as_deref(), Some("user-1"), "{}", told.text());
+}
