@@ -241,7 +241,8 @@ pub struct Replay {
     pub rolling_back: Option<String>,
     /// How it ended, when it did.
     pub closed: Option<RunOutcome>,
-    /// Effects that were intended and never confirmed.
+    /// Effects that were intended and never confirmed, neither by themselves nor by the good end of their step. Each
+    /// is there once, however often it was tried.
     pub in_doubt: Vec<String>,
     /// When it was last written to.
     pub last_at: Timestamp,
@@ -271,18 +272,33 @@ impl Replay {
             last_at: last.at,
             records: Vec::new(),
         };
+        // Effects that are open, each with its step.
+        let mut open: Vec<(&str, &str)> = Vec::new();
         for record in &records {
             match &record.entry {
-                Entry::StepDone { step, outcome, .. } if outcome.lets_go_on() => {
-                    replay.done.insert(step.clone());
+                Entry::StepDone { step, outcome, .. } => {
+                    if outcome.lets_go_on() {
+                        replay.done.insert(step.clone());
+                    } else {
+                        // It ended well before an interruption, and not when it was looked at again.
+                        replay.done.remove(step);
+                    }
+                    // A step that ends well has seen everything it is about as it should be.
+                    if matches!(outcome, Outcome::Success | Outcome::Skipped) {
+                        open.retain(|(of, _)| of != step);
+                    }
                 }
-                Entry::EffectIntent { effect, .. } => replay.in_doubt.push(effect.clone()),
-                Entry::EffectDone { effect, .. } => replay.in_doubt.retain(|open| open != effect),
+                Entry::EffectIntent { step, effect, .. } => {
+                    open.retain(|(_, known)| known != effect);
+                    open.push((step, effect));
+                }
+                Entry::EffectDone { effect, .. } => open.retain(|(_, known)| known != effect),
                 Entry::RollbackDecided { reason, .. } => replay.rolling_back = Some(reason.clone()),
                 Entry::Closed { outcome, .. } => replay.closed = Some(*outcome),
                 _ => {}
             }
         }
+        replay.in_doubt = open.into_iter().map(|(_, effect)| effect.to_owned()).collect();
         replay.records = records;
         Ok(replay)
     }

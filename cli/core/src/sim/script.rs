@@ -304,4 +304,6 @@ pub enum KillPoint {
     Effect(u64),
     /// Right after that journal record is durable; from 1, over all journals.
     Record(u64),
+    /// Right before that journal record is durable: whoever appends it never learns what became of it.
+    Append(u64),
 }
