@@ -238,7 +238,10 @@ impl Sim {
 impl Sim {
     /// Returns a target of its own that goes on from the same world, under a script of its own where one is given.
     pub(crate) fn fork(&self, script: Option<&str>) -> Self {
-        let script = script.map_or_else(|| self.0.script.clone(), |text| Script::parse(text).unwrap());
+        let script = script.map_or_else(
+            || self.0.script.clone(),
+            |text| Script::parse("scenario", text.as_bytes()).unwrap(),
+        );
         Self::of(script, self.world(), self.now_ms())
     }
 }
