@@ -206,7 +206,12 @@ impl Sandbox {
     }
 
     fn command(&self, args: &[&str]) -> std::process::Command {
-        let mut command = std::process::Command::new(mlctl());
+        self.sealed(&mlctl(), args)
+    }
+
+    /// Returns a command that sees nothing but the sandbox.
+    fn sealed(&self, program: &Path, args: &[&str]) -> std::process::Command {
+        let mut command = std::process::Command::new(program);
         command.current_dir(self.system_folder()).args(args).env_clear();
         let folder = |name: &str| self.root().join(name);
         command.env("HOME", folder("home")).env("MLCTL_STATE", folder("state"));
@@ -233,8 +238,17 @@ impl Sandbox {
     /// Starts `mlctl ARGS`.
     #[must_use]
     pub fn start(&self, args: &[&str]) -> Running {
-        let child = Command::from(self.command(args)).kill_on_drop(true).spawn().unwrap();
-        Running { line: format!("mlctl {}", args.join(" ")), child, began: Instant::now() }
+        Running::of(format!("mlctl {}", args.join(" ")), self.command(args))
+    }
+
+    /// Starts `mlctl ARGS` on a host of another name: a UTS namespace of its own, which only root may make.
+    #[must_use]
+    pub fn start_on(&self, host: &str, args: &[&str]) -> Running {
+        let mlctl = mlctl();
+        let rename = "echo \"$0\" > /proc/sys/kernel/hostname && exec \"$@\"";
+        let words = ["--uts", "--", "sh", "-c", rename, host, mlctl.to_str().unwrap()];
+        let command = self.sealed(Path::new("unshare"), &[&words[..], args].concat());
+        Running::of(format!("{host}: mlctl {}", args.join(" ")), command)
     }
 
     /// Runs `mlctl ARGS` to its end.
@@ -300,6 +314,11 @@ impl Drop for Sandbox {
 }
 
 impl Running {
+    fn of(line: String, command: std::process::Command) -> Self {
+        let child = Command::from(command).kill_on_drop(true).spawn().unwrap();
+        Self { line, child, began: Instant::now() }
+    }
+
     /// Returns the process's id.
     #[must_use]
     pub fn pid(&self) -> i32 {

@@ -16,7 +16,6 @@
 pub mod agent;
 mod disk;
 mod error;
-mod line;
 mod process;
 mod record;
 pub mod relay;

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use mlctl_core::playbook::{self, Playbook, PlaybookFile};
 use mlctl_core::release::Release;
+use mlctl_core::sim::Script;
 use mlctl_core::snapshot::Snapshot;
 use mlctl_core::system::{System, SystemFile, TargetKind};
+use mlctl_core::yaml;
 
 use crate::error::{CommandError, ExitStatus};
+use crate::input;
 use crate::output::Printer;
 use crate::output::report::GitHub;
 use crate::settings::Settings;
@@ -31,7 +34,7 @@ pub struct Session {
 /// # Errors
 /// A file that cannot be read, or every problem it has.
 pub fn system_file(settings: &Settings, printer: &Printer) -> Result<SystemFile, CommandError> {
-    let bytes = std::fs::read(&settings.file).map_err(|error| {
+    let bytes = input::read(&settings.file, yaml::LARGEST).map_err(|error| {
         CommandError::new(ExitStatus::InvalidInput, format!("read {}: {error}", settings.file.display()))
             .hint("name the system's file with --file, or go to its folder")
     })?;
@@ -125,8 +128,8 @@ pub fn playbook(
     name: &str,
 ) -> Result<Playbook, CommandError> {
     let path = settings.system_folder().join("playbooks").join(format!("{name}.yaml"));
-    let (shown_name, text) = match std::fs::read_to_string(&path) {
-        Ok(text) => (shown(&path, printer), text),
+    let (shown_name, bytes) = match input::read(&path, yaml::LARGEST) {
+        Ok(bytes) => (shown(&path, printer), bytes),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let text = playbook::builtin(name).ok_or_else(|| {
                 CommandError::new(
@@ -134,14 +137,14 @@ pub fn playbook(
                     format!("read playbook {name}: {} is not there", path.display()),
                 )
             })?;
-            (format!("playbooks/{name}.yaml (built in)"), text.to_owned())
+            (format!("playbooks/{name}.yaml (built in)"), text.as_bytes().to_vec())
         }
         Err(error) => {
             let text = format!("read playbook {}: {error}", path.display());
             return Err(CommandError::new(ExitStatus::InvalidInput, text));
         }
     };
-    let file = PlaybookFile::parse(&shown_name, text.as_bytes())?;
+    let file = PlaybookFile::parse(&shown_name, &bytes)?;
     file.unknown_names(system).or(()).map_err(CommandError::from)?;
     Ok(file.bind(&IndexMap::new())?)
 }
@@ -205,9 +208,11 @@ async fn local(
 
 fn simulated(name: &str, path: &str, settings: &Settings, printer: &Printer) -> Result<Target, CommandError> {
     let path = printer.world().absolute(Path::new(path));
-    let text = std::fs::read_to_string(&path).map_err(|error| {
+    let bytes = input::read(&path, yaml::LARGEST).map_err(|error| {
         CommandError::new(ExitStatus::InvalidInput, format!("read the scenario {}: {error}", path.display()))
     })?;
+    Script::parse(&shown(&path, printer), &bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
     // One simulation a scenario file, so that a deploy can be looked at and taken back by later commands.
     let digest = mlctl_core::item::Digest::of(path.to_string_lossy().as_bytes());
     let kept = settings.state_folder()?.join("sim").join(format!("{}.json", digest.short()));

@@ -5,24 +5,11 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-mod broken;
 mod crash;
-mod environment;
-mod kills;
-mod locks;
-mod records;
-mod verdicts;
 
 use mlctl_tests::Sandbox;
 
 /// Returns a sandbox with the two services of one program that does as it is told.
 fn knobs() -> Sandbox {
     Sandbox::of_knobs(env!("CARGO_BIN_EXE_knobs"))
-}
-
-/// Returns the same with its first release deployed and verified.
-async fn deployed() -> Sandbox {
-    let sandbox = knobs();
-    sandbox.mlctl(&["deploy"]).await.ends(0);
-    sandbox
 }

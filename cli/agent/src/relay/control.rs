@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mlctl_core::local_protocol::line;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
@@ -19,7 +20,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::table::Table;
 use super::{RELAY_PROTOCOL, RelayRequest, RelayResponse};
-use crate::{AgentError, disk, line};
+use crate::{AgentError, disk};
 
 /// For one question to the relay; it answers from memory.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);

@@ -8,6 +8,7 @@
 )]
 
 mod fixture;
+mod garbage;
 mod lifecycle;
 mod rollouts;
 mod world;
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
             }
         };
     }
-    let trials = rollouts::trials().into_iter().chain(lifecycle::trials()).collect();
+    let trials = rollouts::trials().into_iter().chain(lifecycle::trials()).chain(garbage::trials()).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{FileSpec, ReplicaView, WorkloadSpec, WorkloadView};
 use crate::item::Digest;
-use crate::ports::{Fence, LockHolder, LockRequest, TargetEvent};
+use crate::ports::{ErrorKind, Fence, LockHolder, LockRequest, TargetEvent};
 
 /// What a client asks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -101,6 +101,16 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Reads a request from its line.
+    ///
+    /// # Errors
+    /// The answer to a line that is no request.
+    pub fn decode(line: &str) -> Result<Self, Box<Response>> {
+        serde_json::from_str(line).map_err(|error| Box::new(Response::not_a_request(&error)))
+    }
+}
+
 /// What the agent answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "response")]
@@ -154,12 +164,20 @@ pub enum Response {
     /// To anything that failed.
     Refused {
         /// What sort.
-        kind: crate::ports::ErrorKind,
+        kind: ErrorKind,
         /// One sentence.
         reason: String,
         /// The present holder, when the lease is what is missing.
         holder: Option<LockHolder>,
     },
+}
+
+impl Response {
+    /// Returns the answer to what is no request.
+    pub fn not_a_request(error: &dyn std::fmt::Display) -> Self {
+        let reason = format!("not a request of this protocol: {error}");
+        Self::Refused { kind: ErrorKind::Invalid, reason, holder: None }
+    }
 }
 
 #[cfg(test)]

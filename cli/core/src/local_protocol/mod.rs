@@ -1,11 +1,12 @@
 //! What mlctl and the agent of the local target say to each other, and where both find things in the state folder.
-//! Types and names only, no I/O.
+//! Types, names and how a line is read from whatever gives bytes; the sockets are others'.
 //!
 //! One JSON object a line in each direction over the agent's Unix socket. A connection carries any number of
 //! [`Request`]s, each answered by one [`Response`] in order; after [`Request::Watch`] the connection carries
 //! [`Response::Workload`] lines until the client closes it.
 
 mod layout;
+pub mod line;
 mod log;
 mod message;
 mod view;

@@ -1,6 +1,6 @@
 //! What a step may do: look through the ports, write behind the journal, and tell.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::CancelToken;
 use super::engine::describe;
-use super::journal::{Entry, Writer};
+use super::journal::{Entry, Replay, Writer};
 use crate::clock::Clock;
 use crate::event::{EVENT_VERSION, Event, EventKind, EventSink};
 use crate::gate::GateResult;
@@ -71,9 +71,27 @@ pub(super) struct Shared {
     guarded: Mutex<BTreeMap<ItemId, u64>>,
     /// The generation of the last write to an item in this run.
     written: Mutex<BTreeMap<ItemId, u64>>,
+    /// Effects begun and not confirmed.
+    open: Mutex<BTreeSet<String>>,
+    /// Every effect begun, in order.
+    begun: Mutex<Vec<String>>,
 }
 
 impl Shared {
+    /// Returns what the steps of a run share that goes on from there.
+    pub(super) fn after(replay: Option<&Replay>) -> Self {
+        let Some(replay) = replay else { return Self::default() };
+        let begun = replay.records.iter().filter_map(|record| match &record.entry {
+            Entry::EffectIntent { effect, .. } => Some(effect.clone()),
+            _ => None,
+        });
+        Self {
+            open: Mutex::new(replay.in_doubt.iter().cloned().collect()),
+            begun: Mutex::new(begun.collect()),
+            ..Self::default()
+        }
+    }
+
     /// Returns a guarded item that has failed since, with its cause.
     pub(super) fn fallen(&self, lives: &BTreeMap<ItemId, Live>) -> Option<StepError> {
         let guarded = lock(&self.guarded);
@@ -141,7 +159,10 @@ impl StepContext<'_> {
                 effect: effect.to_owned(),
                 before: before.cloned(),
             })
-            .await
+            .await?;
+        lock(&self.shared.open).insert(effect.to_owned());
+        lock(&self.shared.begun).push(effect.to_owned());
+        Ok(())
     }
 
     /// Records that an effect happened.
@@ -151,7 +172,22 @@ impl StepContext<'_> {
     pub async fn done(&self, effect: &str, generation: Option<u64>) -> Result<(), JournalError> {
         self.journal
             .append(Entry::EffectDone { step: self.step.to_owned(), effect: effect.to_owned(), generation })
-            .await
+            .await?;
+        lock(&self.shared.open).remove(effect);
+        Ok(())
+    }
+
+    /// Says whether that effect was begun before, here or by an earlier process of the run, and never confirmed: it may
+    /// be done by half, so that what shows of it proves nothing.
+    #[must_use]
+    pub fn is_in_doubt(&self, effect: &str) -> bool {
+        lock(&self.shared.open).contains(effect)
+    }
+
+    /// Returns the last effect begun that a test finds, by this process of the run or one before it.
+    #[must_use]
+    pub fn last_begun(&self, wanted: impl Fn(&str) -> bool) -> Option<String> {
+        lock(&self.shared.begun).iter().rev().find(|effect| wanted(effect)).cloned()
     }
 
     /// Returns the latest status of an item.

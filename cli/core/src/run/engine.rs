@@ -88,7 +88,7 @@ pub async fn execute(request: &RunRequest<'_>, ports: Ports<'_>) -> RunReport {
         teller: &teller,
         journal: &journal,
         observer: &observer,
-        shared: Shared::default(),
+        shared: Shared::after(request.replay),
         changed: AtomicBool::new(false),
     };
     let report = tokio::select! {

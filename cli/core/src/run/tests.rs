@@ -2,8 +2,12 @@
 
 mod cancel;
 mod clocks;
+mod copies;
 mod failures;
 mod journal;
 mod kills;
+mod properties;
 mod rig;
+mod stories;
 mod success;
+mod told;

@@ -35,6 +35,10 @@ use crate::ports::{ErrorKind, Fence, OrchestratorError, Result};
 /// 2026-01-01T00:00:00Z, when the script names no time.
 const BEGIN: i64 = 1_767_225_600;
 
+fn read(script: &str) -> std::result::Result<Script, ScriptError> {
+    Script::parse("the script of the simulation", script.as_bytes()).map_err(ScriptError::Script)
+}
+
 /// The simulated target. Clones share one world.
 #[derive(Debug, Clone)]
 pub struct Sim(Arc<Inner>);
@@ -65,7 +69,7 @@ impl Sim {
     /// # Errors
     /// A text that is not a script.
     pub fn from_toml(text: &str) -> Result<Self, ScriptError> {
-        Ok(Self::of(Script::parse(text)?, World::default(), 0))
+        Ok(Self::of(read(text)?, World::default(), 0))
     }
 
     /// Builds a target that goes on where an earlier process left it ([`Self::save`]).
@@ -74,7 +78,7 @@ impl Sim {
     /// A text that is not a script, or a world that does not read back.
     pub fn restore(text: &str, saved: &str) -> Result<Self, ScriptError> {
         let (offset_ms, world) = serde_json::from_str(saved).map_err(ScriptError::World)?;
-        Ok(Self::of(Script::parse(text)?, world, offset_ms))
+        Ok(Self::of(read(text)?, world, offset_ms))
     }
 
     fn of(script: Script, mut world: World, offset_ms: u64) -> Self {
@@ -227,5 +231,17 @@ impl Sim {
 
     fn now(&self) -> Timestamp {
         self.0.clock.now()
+    }
+}
+
+#[cfg(test)]
+impl Sim {
+    /// Returns a target of its own that goes on from the same world, under a script of its own where one is given.
+    pub(crate) fn fork(&self, script: Option<&str>) -> Self {
+        let script = script.map_or_else(
+            || self.0.script.clone(),
+            |text| Script::parse("scenario", text.as_bytes()).unwrap(),
+        );
+        Self::of(script, self.world(), self.now_ms())
     }
 }

@@ -259,8 +259,12 @@ impl Journal for SimJournal {
                     source: None,
                 });
             }
-            state.world.journals.entry(self.run.clone()).or_default().push(line.to_owned());
-            if matches!(state.kill, Some(KillPoint::Record(at)) if number >= at) {
+            let dies_before = matches!(state.kill, Some(KillPoint::Append(at)) if number >= at);
+            let dies_after = matches!(state.kill, Some(KillPoint::Record(at)) if number >= at);
+            if !dies_before {
+                state.world.journals.entry(self.run.clone()).or_default().push(line.to_owned());
+            }
+            if dies_before || dies_after {
                 self.sim.0.dead.send_replace(true);
             }
         }

@@ -134,10 +134,14 @@ async fn launch(context: &StepContext<'_>, write: &Write, again: bool) -> Result
     let live = context.live(id);
     let condition =
         if matches!(write, Write::Remove { .. }) { Condition::AllGone } else { Condition::AllCurrent };
-    // A watch may lag behind our own write: going back, the state of before the way forward looks like the end.
-    let wrote = again || !is_there(write, &live) || context.is_stale(&live, id);
+    let effect = effect_name(write);
+    // A watch may lag behind our own writes, those of a process before this one too: going back, the state of before
+    // the way forward looks like the end. What the run last did to the item says more.
+    let overtaken = context.last_begun(|begun| is_about(begun, id)).is_some_and(|last| last != effect);
+    // A write that a kill cut in two may show as done. Writes repeat without harm: what is whole stays as it is.
+    let doubted = context.is_in_doubt(&effect);
+    let wrote = again || doubted || overtaken || !is_there(write, &live) || context.is_stale(&live, id);
     let generation = if wrote {
-        let effect = effect_name(write);
         context.intend(&effect, live.digest.as_ref()).await?;
         let applied = context.ports.orchestrator.apply(write, context.fence).await?;
         context.wrote(id, applied.generation);
@@ -157,7 +161,8 @@ fn is_there(write: &Write, live: &Live) -> bool {
         Write::Put { item, replicas } => {
             live.digest.as_ref() == Some(&item.digest) && (replicas.is_none() || live.replicas == *replicas)
         }
-        Write::Remove { .. } => live.status.status == Status::NotFound,
+        // On its way out it was removed already; the step waits until it is gone.
+        Write::Remove { .. } => matches!(live.status.status, Status::NotFound | Status::Terminating),
         Write::Scale { replicas, .. } => live.replicas == Some(*replicas),
         // Nobody can see a restart in a status; its token makes a second one harmless.
         Write::Restart { .. } => false,
@@ -175,6 +180,11 @@ fn effect_name(write: &Write) -> String {
         Write::Scale { id, replicas } => format!("scale {id} to {replicas}"),
         Write::Restart { id, token } => format!("restart {id} {token}"),
     }
+}
+
+/// Says whether an effect, by its name, is one on that item.
+fn is_about(effect: &str, id: &ItemId) -> bool {
+    effect.split(' ').nth(1) == Some(id.to_string().as_str())
 }
 
 fn no_progress(id: &ItemId, live: &Live, limit: Duration) -> StepError {

@@ -274,15 +274,21 @@ where
     let until = Instant::now() + Duration::from_millis(within_ms);
     let mut rounds: u64 = 0;
     loop {
-        let results = ask().await?;
-        let passed = results.iter().all(|r| r.verdict == Verdict::Pass);
-        if passed || Instant::now() + PAUSE >= until {
-            return conclude(context, results);
-        }
+        let answers = ask().await;
+        let over = Instant::now() + PAUSE >= until;
+        let standing = match answers {
+            Ok(results) if over || results.iter().all(|r| r.verdict == Verdict::Pass) => {
+                return conclude(context, results);
+            }
+            Ok(results) => summary(&results),
+            // A target that could not be asked this once has said nothing against the release.
+            Err(error) if error.is_transient() && !over => error.to_string(),
+            Err(error) => return Err(error),
+        };
         rounds += 1;
         if rounds % 8 == 1 {
             let left = until.saturating_duration_since(Instant::now()).as_secs();
-            context.progress(0, 0, format!("{}; giving up in {left} s", summary(&results)));
+            context.progress(0, 0, format!("{standing}; giving up in {left} s"));
         }
         tokio::time::sleep(PAUSE).await;
     }

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use mlctl_core::item::{Desired, ItemId, ItemKind};
-use mlctl_core::plan::{Difference, Operand, Plan, rows};
+use mlctl_core::plan::{self, Difference, Operand, Plan, rows};
 use mlctl_core::snapshot::Snapshot;
 
 use super::ActArgs;
 use crate::conduct::Conduct;
 use crate::error::{CommandError, ExitStatus};
+use crate::input;
 use crate::output::{Printer, Style, Table, confirm};
 use crate::session::Session;
 
@@ -131,12 +132,11 @@ fn save(plan: &Plan, path: &Path) -> Result<(), CommandError> {
 
 /// Reads a saved plan.
 pub(super) fn load(path: &Path) -> Result<Plan, CommandError> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
+    let bytes = input::read(path, plan::LARGEST).map_err(|error| {
         CommandError::new(ExitStatus::InvalidInput, format!("read the plan {}: {error}", path.display()))
     })?;
-    serde_json::from_str(&text).map_err(|error| {
-        CommandError::new(ExitStatus::InvalidInput, format!("read the plan {}: {error}", path.display()))
-            .hint("a plan is what `mlctl deploy --dry-run --out FILE` writes")
+    Plan::parse(&path.display().to_string(), &bytes).map_err(|problems| {
+        CommandError::from(problems).hint("a plan is what `mlctl deploy --dry-run --out FILE` writes")
     })
 }
 

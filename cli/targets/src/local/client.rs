@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use mlctl_core::local_protocol::{Layout, PROTOCOL, Request, Response};
+use mlctl_core::local_protocol::{Layout, PROTOCOL, Request, Response, line};
 use mlctl_core::ports::{ErrorKind, OrchestratorError, Result};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::Command;
@@ -280,23 +280,14 @@ impl Conversation {
 
     /// Asks without waiting for the answer.
     pub(crate) async fn send(&mut self, request: &Request) -> std::io::Result<()> {
-        let mut line = serde_json::to_vec(request)?;
-        line.push(b'\n');
-        self.writing.write_all(&line).await
+        self.writing.write_all(&line::encode(request)?).await
     }
 
     /// Returns the next answer.
     pub(crate) async fn next(&mut self) -> std::io::Result<Response> {
-        let mut line = String::new();
-        let read = (&mut self.reading).take(ANSWER_BYTES).read_line(&mut line).await?;
-        if !line.ends_with('\n') {
-            let (kind, reason) = if read as u64 >= ANSWER_BYTES {
-                (std::io::ErrorKind::InvalidData, "its answer has no end")
-            } else {
-                (std::io::ErrorKind::UnexpectedEof, "it has closed the connection")
-            };
-            return Err(std::io::Error::new(kind, reason));
-        }
-        Ok(serde_json::from_str(&line)?)
+        let closed =
+            || std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "it has closed the connection");
+        let answer = line::read(&mut self.reading, ANSWER_BYTES).await?.ok_or_else(closed)?;
+        Ok(serde_json::from_str(&answer)?)
     }
 }

@@ -182,3 +182,18 @@ async fn one_phase_alone_leaves_the_others() {
     assert_eq!(rig.deploy().await.report.outcome, RunOutcome::Succeeded);
     assert_eq!(rig.releases(), [(1, ReleaseState::Verified)]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_cannot_be_asked_for_a_moment_says_nothing_against_the_release() {
+    for port in ["probe", "scrape"] {
+        for (count, outcome) in [(5, RunOutcome::Succeeded), (9_999, RunOutcome::RolledBack)] {
+            let mut rig = Rig::running("").await;
+            rig.follow(&format!("[[error]]\nport = '{port}'\ncount = {count}"));
+            rig.edit("user-1", "user-2");
+            let told = rig.deploy().await;
+            assert_eq!(told.report.outcome, outcome, "{port}:\n{}", told.text());
+            let says = told.report.reason.contains("the connection was reset");
+            assert_eq!(says, outcome == RunOutcome::RolledBack, "{}", told.report.reason);
+        }
+    }
+}

@@ -1,1 +1,0 @@
-//! Releases broken in the ways that production breaks them.

@@ -1,1 +1,0 @@
-//! Full disks, closed streams, missing folders, broken terminals: a clear end each.

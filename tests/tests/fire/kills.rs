@@ -1,1 +1,0 @@
-//! Random `kill -9` of agent, shims and replicas under load.

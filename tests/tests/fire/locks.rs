@@ -1,1 +1,0 @@
-//! Many deploys at once, dead and sleeping owners, jumping clocks.

@@ -1,1 +1,0 @@
-//! Journals and evidence: verified, repaired, kept, pruned.

@@ -1,1 +1,0 @@
-//! How long a verdict takes, and what must not be one.
