@@ -126,6 +126,27 @@ async fn evidence_is_kept_beside_the_run_and_holds_no_secret() {
     sandbox.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn evidence_that_cannot_be_kept_costs_no_run() {
+    let sandbox = deployed().await;
+    sandbox.edit_service("back", "KNOB_VERSION: one", "KNOB_VERSION: two\n      KNOB_NEVER_READY: \"true\"");
+    let running = sandbox.start(&["deploy"]);
+    rolling(&sandbox).await;
+    kill(running.pid());
+    running.finish().await;
+    // A file where the folder should be: nothing can be written below it, as on a disk that is full.
+    let run = newest_run(&sandbox).await;
+    let folder = home(&sandbox).join(&run).join("evidence");
+    std::fs::write(&folder, "").unwrap();
+    let resumed = resume(&sandbox).await.ends(21).says("warning: keep evidence in").says("the run goes on");
+    assert_eq!(resumed.stderr.matches("keep evidence in").count(), 1, "{}", resumed.told());
+    resumed.says("evidence about back, replica").says_not(&format!("evidence: {}", folder.display()));
+    assert_settled(&sandbox.query(&["status"]).await);
+    assert_eq!(get(&sandbox.url(BACK)).await.body, "one\n");
+    sandbox.mlctl(&["audit", "verify"]).await.ends(0);
+    sandbox.end().await;
+}
+
 /// Verifies, and returns what was found about the one run with a finding.
 async fn findings(sandbox: &Sandbox, code: i32) -> Vec<Value> {
     let audit = sandbox.mlctl(&["audit", "verify", "-o", "json"]).await.ends(code).json();
@@ -218,11 +239,8 @@ async fn export(sandbox: &Sandbox, run: &str, copies: &Copies, whole: &str) {
     std::fs::write(&copies.target, whole).unwrap();
 }
 
-/// Rolls both services to the second version and kills mlctl in the middle.
-async fn killed_in_the_middle(sandbox: &Sandbox) {
-    sandbox.edit("KNOB_VERSION: one", "KNOB_VERSION: two");
-    sandbox.edit("minReady: 300ms", "minReady: 1s");
-    let running = sandbox.start(&["deploy"]);
+/// Waits until a release replaces what runs.
+async fn rolling(sandbox: &Sandbox) {
     eventually("the first new replica", Duration::from_secs(40), async || {
         let events = sandbox.newest_events();
         let rolling = events.iter().any(|event| {
@@ -231,6 +249,14 @@ async fn killed_in_the_middle(sandbox: &Sandbox) {
         if rolling { Ok(()) } else { Err(format!("{} events so far", events.len())) }
     })
     .await;
+}
+
+/// Rolls both services to the second version and kills mlctl in the middle.
+async fn killed_in_the_middle(sandbox: &Sandbox) {
+    sandbox.edit("KNOB_VERSION: one", "KNOB_VERSION: two");
+    sandbox.edit("minReady: 300ms", "minReady: 1s");
+    let running = sandbox.start(&["deploy"]);
+    rolling(sandbox).await;
     // While it is at work nothing is found that only a run at work shows, and nothing is repaired.
     sandbox.mlctl(&["audit", "verify"]).await.ends(0);
     sandbox.mlctl(&["audit", "verify", "--repair"]).await.ends(5).says("locked");
