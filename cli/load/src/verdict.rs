@@ -181,8 +181,12 @@ impl Evidence<'_> {
         let shown = |per_second: f64| {
             format!("{:.*}", usize::from(per == RatePer::Second), per_second * per.seconds())
         };
-        let got =
-            format!("{} good answers/{per} of {}/{per} offered", shown(rate), shown(offered), per = per.word());
+        let got = format!(
+            "{} good answers/{per} of {}/{per} offered",
+            shown(rate),
+            shown(offered),
+            per = per.word()
+        );
         if threshold.bound.holds(rate) {
             return Finding { verdict: Verdict::Pass, got };
         }

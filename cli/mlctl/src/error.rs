@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use mlctl_core::event::RunOutcome;
 use mlctl_core::plan::PlanError;
-use mlctl_core::ports::{BuildError, ErrorKind, JournalError, LoadError, OrchestratorError, StoreError};
+use mlctl_core::ports::{
+    BuildError, ErrorKind, JournalError, LoadError, LoadFault, OrchestratorError, StoreError,
+};
 use mlctl_core::yaml::Problems;
 
 /// Every way in which mlctl can end. The numbers are API: `docs/exit-codes.md`.
@@ -202,7 +204,14 @@ impl From<mlctl_stores::FilesError> for CommandError {
 
 impl From<LoadError> for CommandError {
     fn from(error: LoadError) -> Self {
-        Self::of(ExitStatus::Unreachable, &error)
+        let status = match error.fault {
+            LoadFault::Profile => ExitStatus::InvalidInput,
+            LoadFault::Client | LoadFault::NoAnswer => ExitStatus::Unreachable,
+            // Out of service says nothing about how it serves.
+            LoadFault::Answer(503) => ExitStatus::GateInconclusive,
+            LoadFault::Answer(_) => ExitStatus::GateFailed,
+        };
+        Self::of(status, &error)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Takes over what an earlier agent left: workloads, replicas that run, those that ended meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Settings;
@@ -47,6 +47,7 @@ impl Supervisor {
             stopping: Vec::new(),
             ended: BTreeMap::new(),
             measured: Instant::now(),
+            approximate: BTreeSet::new(),
             tell,
             layout,
         };

@@ -50,6 +50,12 @@ impl Supervisor {
             take_over(replica, &status, &self.tell);
             return;
         }
+        // A program that ends at once is gone before anybody looks whether it has begun.
+        let begun = if replica.state == State::Starting { replica.has_started() } else { None };
+        if let Some(status) = begun {
+            self.note_start(name, &status);
+        }
+        let Some(replica) = self.replicas.get_mut(name) else { return };
         let exit = end_of_run(&replica.folder);
         let words = exit.words();
         let reason = match replica.record.intent {
@@ -60,6 +66,18 @@ impl Supervisor {
         let service = replica.record.service.clone();
         replica.ended(exit);
         self.events.note(&service, Some(name), reason, words);
+    }
+
+    /// Tells that a program has begun; and, once in the agent's life, in which way limits are approximate here.
+    fn note_start(&mut self, name: &str, status: &ShimStatus) {
+        let Some(replica) = self.replicas.get(name) else { return };
+        let port = replica.record.port.map(|port| format!(" on port {port}")).unwrap_or_default();
+        let news = status.approximate.as_ref().filter(|note| !self.approximate.contains(*note));
+        let note = news.map(|note| format!("; {note}")).unwrap_or_default();
+        let service = replica.record.service.clone();
+        let text = format!("process {}{port}{note}", status.program.pid);
+        self.approximate.extend(news.cloned());
+        self.events.note(&service, Some(name), "started", text);
     }
 
     /// Starts what is due, follows what has started, kills what does not end.
@@ -74,14 +92,8 @@ impl Supervisor {
             match replica.state {
                 State::Starting if replica.shim.is_some() => {
                     if let Some(status) = replica.has_started() {
-                        let service = replica.record.service.clone();
-                        let text = match (replica.record.port, status.approximate) {
-                            (_, Some(note)) => format!("process {}; {note}", status.program.pid),
-                            (Some(port), None) => format!("process {} on port {port}", status.program.pid),
-                            (None, None) => format!("process {}", status.program.pid),
-                        };
                         replica.prober = Some(probe_of(replica, &self.tell, false));
-                        self.events.note(&service, Some(&name), "started", text);
+                        self.note_start(&name, &status);
                     }
                 }
                 State::BackOff { until } if until <= now && self.stopping.is_empty() => {

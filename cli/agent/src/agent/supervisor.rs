@@ -92,6 +92,8 @@ pub(super) struct Supervisor {
     pub(super) stopping: Vec<oneshot::Sender<Response>>,
     pub(super) ended: BTreeMap<String, VecDeque<String>>,
     pub(super) measured: Instant,
+    /// In which ways limits are approximate here, as told since the agent began.
+    pub(super) approximate: BTreeSet<String>,
     pub(super) tell: mpsc::Sender<Message>,
 }
 

@@ -6,6 +6,7 @@ mod copies;
 mod failures;
 mod journal;
 mod kills;
+mod load;
 mod properties;
 mod rig;
 mod stories;

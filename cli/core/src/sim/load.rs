@@ -46,7 +46,7 @@ impl LoadRunner for Sim {
             let second = Duration::from_secs(1).min(total - elapsed);
             tokio::select! {
                 biased;
-                () = cancel.at_least(CancelLevel::Now) => interrupted = true,
+                () = cancel.at_least(CancelLevel::AfterStep) => interrupted = true,
                 () = tokio::time::sleep(second) => elapsed += second,
             }
             self.pend_if_dead().await;
@@ -75,15 +75,19 @@ impl Sim {
             fault: LoadFault::Answer(status),
             reason: format!("setup request `{}` got {status}: {text}", first.name),
         };
-        let now = self.now();
-        let mut state = self.state();
-        if state.world.overrides.iter().any(|entry| entry.is_maintenance(now)) {
+        if self.is_closed() {
             return Err(refused(503, "closed for maintenance"));
         }
+        let mut state = self.state();
         if !state.world.set_up.insert(request.seed) {
             return Err(refused(409, "it is there already"));
         }
         Ok(())
+    }
+
+    fn is_closed(&self) -> bool {
+        let now = self.now();
+        self.state().world.overrides.iter().any(|entry| entry.is_maintenance(now))
     }
 
     /// Returns the script's figures, the worst of what runs now.
@@ -104,7 +108,12 @@ impl Sim {
     fn report(&self, request: &LoadRequest, elapsed: Duration, interrupted: bool) -> LoadReport {
         let profile = &request.profile;
         let rate = profile.rate.per_second();
-        let figures = self.figures(rate);
+        let closed = self.is_closed();
+        let mut figures = self.figures(rate);
+        if closed {
+            (figures.errors, figures.rate) = (1.0, 0.0);
+        }
+        let class = if closed { "status_503" } else { "status_500" };
         let sent = requests(rate, elapsed);
         let failed = share(sent, figures.errors);
         let late = self.0.script.load.late;
@@ -126,7 +135,7 @@ impl Sim {
             due: sent,
             sent,
             succeeded: sent - failed,
-            failures: (failed > 0).then(|| ("status_500".to_owned(), failed)).into_iter().collect(),
+            failures: (failed > 0).then(|| (class.to_owned(), failed)).into_iter().collect(),
             total: endpoint(sent, failed),
             endpoints: endpoints.collect(),
             client_lateness_p99_us: if late { 500_000 } else { 100 },

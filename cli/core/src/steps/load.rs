@@ -127,7 +127,11 @@ pub fn tick_sentence(tick: LoadTick) -> String {
 /// Says what a report shows, in one line.
 #[must_use]
 pub fn sentence(report: &LoadReport) -> String {
-    let cut = if report.interrupted { format!("interrupted after {:.0} s: ", report.seconds) } else { String::new() };
+    let cut = if report.interrupted {
+        format!("interrupted after {:.0} s: ", report.seconds)
+    } else {
+        String::new()
+    };
     let failed: u64 = report.failures.values().sum();
     if report.total.count == 0 && failed == 0 {
         return format!("{cut}no request was measured");

@@ -1,5 +1,6 @@
 //! Everything that prints: streams, styles, tables and the readers of a run's events.
 
+mod load;
 pub(crate) mod printer;
 mod prompt;
 pub mod report;
@@ -7,6 +8,7 @@ mod style;
 mod table;
 mod world;
 
+pub use load::endpoint_table;
 pub use printer::Printer;
 pub use prompt::confirm;
 pub use style::{Style, Styles};

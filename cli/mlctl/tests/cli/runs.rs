@@ -37,6 +37,12 @@ async fn a_gate_says_what_it_wanted_and_what_it_got() {
 }
 
 #[tokio::test]
+async fn a_kpi_that_fails_names_the_endpoints() {
+    let slow = Seal::new("slow-page.toml");
+    assert_told("kpi-failed", &slow.mlctl(&["deploy", "--on-failure", "stop"]).await);
+}
+
+#[tokio::test]
 async fn json_is_one_event_a_line_and_the_last_is_the_outcome() {
     let seal = Seal::new("healthy.toml");
     let told = seal.mlctl(&["deploy", "-o", "json"]).await;

@@ -7,6 +7,7 @@ use mlctl_core::event::{Event, EventKind, EventSink, Outcome};
 use mlctl_core::item::ItemId;
 use mlctl_core::run::RunState;
 use mlctl_core::status::Status;
+use mlctl_core::steps::load::sentence;
 
 use super::words::{duration, item_line};
 use crate::output::printer::strip_control;
@@ -127,6 +128,8 @@ pub(super) fn lines_of(event: &Event, state: &RunState, printer: &Printer) -> Ve
                 strip_control(&result.got)
             )]
         }
+        EventKind::Load { report, .. } if report.interrupted => vec![format!("     {}", sentence(report))],
+        EventKind::Load { .. } => Vec::new(),
         EventKind::Retry { attempt, after_ms, reason, .. } => {
             vec![format!("     attempt {attempt} failed: {reason}; again in {}", duration(*after_ms))]
         }

@@ -2,11 +2,12 @@
 
 use mlctl_core::event::{Outcome, RunOutcome};
 use mlctl_core::gate::{GateResult, Verdict};
+use mlctl_core::ports::LoadReport;
 use mlctl_core::run::{RunState, StepProgress};
 use mlctl_core::status::Status;
 
 use super::words::{carry_on, duration};
-use crate::output::{Printer, Style, Table, gate_table};
+use crate::output::{Printer, Style, Table, endpoint_table, gate_table};
 
 /// Prints the summary of a finished run as data; nothing for `-o json`, whose last event is the summary.
 pub fn summary(printer: &Printer, state: &RunState, front: Option<&str>) {
@@ -28,25 +29,46 @@ pub fn summary(printer: &Printer, state: &RunState, front: Option<&str>) {
     if let Some(head) = finish.head.filter(|_| state.operation != "down") {
         printer.data(&format!("  running: release {head}"));
     }
-    gates(printer, state);
+    gates(printer, state, finish.outcome);
+    load(printer, state);
     serving(printer, state);
     for hint in next(state, front) {
         printer.data(&hint);
     }
 }
 
-/// Shows what the last gate said and whatever did not pass; the rest is a number, its lines were told before.
-fn gates(printer: &Printer, state: &RunState) {
+/// Shows whatever did not pass and, after a success, what the last gate said; the rest is a number, its lines were
+/// told before.
+fn gates(printer: &Printer, state: &RunState, outcome: RunOutcome) {
     let Some((last, _)) = state.gates.last() else { return };
-    let told = |(step, gate): &&(String, GateResult)| step == last || gate.verdict != Verdict::Pass;
+    let proves = |step: &String| step == last && outcome == RunOutcome::Succeeded;
+    let told = |(step, gate): &&(String, GateResult)| proves(step) || gate.verdict != Verdict::Pass;
     let shown: Vec<_> = state.gates.iter().filter(told).collect();
     let others = state.gates.len() - shown.len();
     if others > 0 {
-        printer.data(&format!("  {others} other checks passed"));
+        let other = if shown.is_empty() { "" } else { "other " };
+        let noun = if others == 1 { "check" } else { "checks" };
+        printer.data(&format!("  {others} {other}{noun} passed"));
+    }
+    if shown.is_empty() {
+        return;
     }
     let table = gate_table(shown.into_iter().map(|(_, gate)| gate));
     printer.data("");
     printer.table(&table);
+}
+
+/// Shows each endpoint of a load whose result did not pass: which of them it was.
+fn load(printer: &Printer, state: &RunState) {
+    let failed = |gate: &GateResult| gate.verdict != Verdict::Pass;
+    let judged = |report: &LoadReport| {
+        let told = |gate: &GateResult| report.verdicts.iter().any(|each| each.got == gate.got);
+        report.verdicts.iter().any(failed) && state.gates.iter().any(|(_, gate)| failed(gate) && told(gate))
+    };
+    for (_, report) in state.loads.iter().filter(|(_, report)| judged(report)) {
+        printer.data("");
+        printer.table(&endpoint_table(report));
+    }
 }
 
 /// Shows which item runs which release, when not everything runs the same.
