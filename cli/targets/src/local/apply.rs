@@ -21,10 +21,10 @@ impl Local {
                 self.put_static(item, fence).await
             }
             Write::Remove { id } if id.kind == ItemKind::Workload => {
-                let name = id.name.clone();
-                let applied = self.ask_write(id, Request::Remove { fence, name }).await?;
+                // Noted first: whoever carries on a run that ended in between finds the workload there, and removes it.
                 self.note_removed(id, fence).await?;
-                Ok(applied)
+                let name = id.name.clone();
+                self.ask_write(id, Request::Remove { fence, name }).await
             }
             Write::Remove { id } => {
                 lease::check(&self.client, APPLY, &id.to_string(), fence).await?;
@@ -47,14 +47,12 @@ impl Local {
         lease::check(&self.client, APPLY, &item.id.to_string(), fence).await?;
         artifacts::ensure(&self.layout, item, APPLY).await?;
         let mut spec = LocalWorkload::of(item, APPLY)?.spec;
-        let _lock = self.lock_overrides().await?;
         maintenance::overlay(&mut spec, &self.overrides()?, jiff::Timestamp::now());
         let replicas = replicas.or_else(|| item.replicas.map(|range| range.min)).unwrap_or(1);
+        // Kept first: whoever carries on a run that ended in between finds the old workload, and puts the new one.
+        self.keep_item(&ItemRecord { item: item.clone(), generation: 0, removed: false }, fence).await?;
         let put = Request::Put { fence, digest: item.digest.clone(), spec: Box::new(spec), replicas };
-        let applied = self.ask_write(&item.id, put).await?;
-        let record = ItemRecord { item: item.clone(), generation: applied.generation, removed: false };
-        self.keep_item(&record, fence).await?;
-        Ok(applied)
+        self.ask_write(&item.id, put).await
     }
 
     async fn ask_write(&self, id: &ItemId, request: Request) -> Result<Applied> {

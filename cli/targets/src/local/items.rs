@@ -15,7 +15,7 @@ use super::files;
 pub(super) struct ItemRecord {
     /// As it was written.
     pub(super) item: Item,
-    /// Counts the writes; of a workload, the agent's count.
+    /// Counts the writes; those of a workload are counted by the agent.
     pub(super) generation: u64,
     /// True once it was removed: the count goes on when it comes back.
     #[serde(default)]

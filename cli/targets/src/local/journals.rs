@@ -1,6 +1,6 @@
 //! Copies of journals, beside the lease: a home folder that is lost loses no run.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -44,12 +44,20 @@ impl RunMirror for Local {
             }
         }
         let failed = || files::failed("append to", &path);
-        let mut file =
-            OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(failed())?;
-        // Between looking at the end and writing behind it, nobody else writes.
-        file.lock().map_err(failed())?;
-        drop_torn_tail(&path).map_err(failed())?;
-        let last = last_line(&path).map_err(failed())?;
+        if journal::takes_over(line) {
+            take_over(&path).map_err(failed())?;
+        }
+        // One file from the look at its end to the write behind it: should another process take the journal over in
+        // between, the write goes to a file that is nobody's any more.
+        let mut file = OpenOptions::new()
+            .create(true)
+            .read(true)
+            .append(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed())?;
+        drop_torn_tail(&mut file).map_err(failed())?;
+        let last = last_line(&mut file).map_err(failed())?;
         if !journal::follows(last.as_deref(), line) {
             let reason = "another process has carried this run on: it is no longer this one's";
             return Err(OrchestratorError::new(ErrorKind::Conflict, "append to the journal of", run, reason));
@@ -76,9 +84,21 @@ impl RunMirror for Local {
     }
 }
 
+/// Puts a copy in the place of a journal. Whoever still has the old file open, such as a process that was stopped in
+/// the middle of a write, writes where nobody reads.
+fn take_over(path: &Path) -> std::io::Result<()> {
+    let fresh = path.with_extension(format!("{}.tmp", std::process::id()));
+    match std::fs::copy(path, &fresh) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        copied => copied?,
+    };
+    files::sync(&fresh)?;
+    std::fs::rename(&fresh, path)?;
+    path.parent().map_or(Ok(()), files::sync)
+}
+
 /// Returns the last whole line.
-fn last_line(path: &Path) -> std::io::Result<Option<String>> {
-    let mut file = std::fs::File::open(path)?;
+fn last_line(file: &mut File) -> std::io::Result<Option<String>> {
     let mut end = file.metadata()?.len();
     let mut tail: Vec<u8> = Vec::new();
     while end > 0 {
@@ -99,12 +119,7 @@ fn last_line(path: &Path) -> std::io::Result<Option<String>> {
 }
 
 /// Takes away what a kill left of a last line: a record behind it would make the whole journal unreadable.
-fn drop_torn_tail(path: &Path) -> std::io::Result<()> {
-    let mut file = match OpenOptions::new().read(true).write(true).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
+fn drop_torn_tail(file: &mut File) -> std::io::Result<()> {
     let length = file.metadata()?.len();
     let Some(last) = length.checked_sub(1) else { return Ok(()) };
     let mut byte = [0];
@@ -122,7 +137,29 @@ fn drop_torn_tail(path: &Path) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{BLOCK, drop_torn_tail, last_line};
+    use std::fs::{File, OpenOptions};
+    use std::io::Write as _;
+    use std::path::Path;
+
+    use super::{BLOCK, drop_torn_tail, last_line, take_over};
+
+    fn open(path: &Path) -> File {
+        OpenOptions::new().read(true).append(true).create(true).open(path).unwrap()
+    }
+
+    #[test]
+    fn one_who_was_stopped_in_the_middle_of_a_write_writes_where_nobody_reads() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.jsonl");
+        take_over(&path).unwrap();
+        std::fs::write(&path, "a\n").unwrap();
+        let mut sleeper = open(&path);
+        take_over(&path).unwrap();
+        open(&path).write_all(b"b\n").unwrap();
+        sleeper.write_all(b"late\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "a\nb\n");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left behind");
+    }
 
     #[test]
     fn the_last_line_is_found_however_long_it_is() {
@@ -137,7 +174,7 @@ mod tests {
             (format!("{long}\nb\n"), Some("b")),
         ] {
             std::fs::write(&path, text).unwrap();
-            assert_eq!(last_line(&path).unwrap().as_deref(), last);
+            assert_eq!(last_line(&mut open(&path)).unwrap().as_deref(), last);
         }
     }
 
@@ -145,10 +182,9 @@ mod tests {
     fn only_whole_lines_stay() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run.jsonl");
-        drop_torn_tail(&path).unwrap();
         for (before, after) in [("", ""), ("a\n", "a\n"), ("a\nb", "a\n"), ("torn", "")] {
             std::fs::write(&path, before).unwrap();
-            drop_torn_tail(&path).unwrap();
+            drop_torn_tail(&mut open(&path)).unwrap();
             assert_eq!(std::fs::read_to_string(&path).unwrap(), after, "{before:?}");
         }
     }

@@ -1,24 +1,19 @@
 //! Overrides, one file; the maintenance of the public front takes effect here.
+//!
+//! Only the holder of the lease changes them, and only it puts workloads with them: whoever is second sees what the
+//! first has done. No file is locked for that: a process that is stopped in between would keep the next one out.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use mlctl_core::local_protocol::Request;
 use mlctl_core::overrides::{Override, OverrideKind};
-use mlctl_core::ports::{ErrorKind, Fence, OrchestratorError, OverrideStore, Result};
-use tokio::time::{Instant, sleep};
+use mlctl_core::ports::{ErrorKind, Fence, OverrideStore, Result};
 
 use super::items::{self, LocalWorkload};
 use super::{Local, files, lease, maintenance};
 
-/// For another mlctl that changes overrides, or puts a workload with them.
-const LOCK_WAIT: Duration = Duration::from_secs(15);
-/// Between two tries.
-const LOOK: Duration = Duration::from_millis(20);
 /// The file, in the state folder.
 const FILE: &str = "overrides.json";
 
@@ -47,37 +42,6 @@ impl Local {
     pub(super) fn overrides_in_force(&self) -> Result<Vec<Override>> {
         let now = Timestamp::now();
         Ok(self.overrides()?.into_iter().filter(|entry| entry.in_force(now)).collect())
-    }
-
-    /// Takes the lock of the overrides for as long as the returned file lives. Who changes them holds it until the
-    /// fronts are told, and who puts a workload from reading them to writing it: whoever is second sees what the
-    /// first has done.
-    pub(super) async fn lock_overrides(&self) -> Result<File> {
-        files::make_folder(self.layout.root())?;
-        let path = self.layout.root().join("overrides.lock");
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(files::failed("open", &path))?;
-        let deadline = Instant::now() + LOCK_WAIT;
-        loop {
-            match lock.try_lock() {
-                Ok(()) => return Ok(lock),
-                Err(TryLockError::Error(source)) => return Err(files::failed("lock", &path)(source)),
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => sleep(LOOK).await,
-                Err(TryLockError::WouldBlock) => {
-                    let reason = format!(
-                        "another mlctl has held it for {} s: wait for it, or end it (`fuser -v` names it)",
-                        LOCK_WAIT.as_secs()
-                    );
-                    let subject = path.display().to_string();
-                    return Err(OrchestratorError::new(ErrorKind::Timeout, "lock", subject, reason));
-                }
-            }
-        }
     }
 
     /// Rewrites the routes of every public front that runs, without rolling it.
@@ -117,7 +81,6 @@ impl OverrideStore for Local {
     }
 
     async fn put(&self, entry: &Override, fence: Fence) -> Result<()> {
-        let _lock = self.lock_overrides().await?;
         let mut all = self.overrides()?;
         let replaced = take(&mut all, &entry.id);
         all.push(entry.clone());
@@ -129,7 +92,6 @@ impl OverrideStore for Local {
     }
 
     async fn end(&self, id: &str, fence: Fence) -> Result<bool> {
-        let _lock = self.lock_overrides().await?;
         let mut all = self.overrides()?;
         let Some(ended) = take(&mut all, id) else { return Ok(false) };
         self.keep_overrides("end", id, &all, fence).await?;

@@ -130,7 +130,7 @@ async fn a_clock_that_jumps_ahead_and_back_loses_no_lock_and_no_order() {
     let journals_of_two = journals(&sandbox);
     let times: Vec<i64> = journals_of_two[&kept[1].2].iter().map(|record| at(record).as_second()).collect();
     let spread = times.iter().max().unwrap() - times.iter().min().unwrap();
-    assert!(spread > HOUR, "the clock of mlctl has jumped: {spread} s between its records");
+    assert!(spread > HOUR - 120, "the clock of mlctl has jumped: {spread} s between its records");
 
     // An hour ago by its clock, and yet the newest run: the order is that in which they came.
     sandbox.edit("KNOB_VERSION: two", "KNOB_VERSION: three");
