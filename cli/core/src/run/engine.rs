@@ -14,6 +14,7 @@ use super::hold::Hold;
 use super::journal::{Entry, Replay, Writer};
 use super::observe::Observer;
 use super::recover::{Decision, decide};
+use crate::clock::Clock;
 use crate::event::{EventKind, EventSink, Outcome, RunOutcome};
 use crate::item::ItemId;
 use crate::plan::{Phase, Plan, Step};
@@ -189,7 +190,7 @@ impl Engine<'_> {
             plan.phases.iter().for_each(|phase| self.will_not_run(phase, None, &failure.error));
             return self.fail(failure).await;
         }
-        let until = self.request.total.map(|total| Instant::now() + total);
+        let until = self.request.total.map(Span::beginning_now);
         for (index, phase) in plan.phases.iter().enumerate() {
             let mut done = self.phase(phase, until).await;
             if done.is_ok() && plan.head_after.as_deref() == Some(&phase.name) {
@@ -261,17 +262,17 @@ impl Engine<'_> {
         }
     }
 
-    async fn phase(&self, phase: &Phase, total: Option<Instant>) -> Result<(), Failure> {
+    async fn phase(&self, phase: &Phase, total: Option<Span>) -> Result<(), Failure> {
         let started = Instant::now();
-        let until = phase.deadline_ms.map(|ms| started + Duration::from_millis(ms));
+        let span = phase.deadline_ms.map(|ms| Span::beginning_now(Duration::from_millis(ms)));
         self.teller.tell(EventKind::PhaseStarted {
             phase: phase.name.clone(),
             steps: phase.listing().steps,
-            deadline: until.map(|until| self.wall(until)),
+            deadline: span.map(|span| wall(self.ports.clock, span.until)),
         });
         let mut worst = Outcome::Skipped;
         for step in &phase.steps {
-            match self.step(&phase.name, step, until, total).await {
+            match self.step(&phase.name, step, span, total).await {
                 Ok(outcome) => worst = heavier(worst, outcome),
                 Err(error) => {
                     let outcome = failed_outcome(&error);
@@ -336,11 +337,31 @@ impl Engine<'_> {
         }
         RunReport { outcome, reason }
     }
+}
 
-    pub(super) fn wall(&self, at: Instant) -> jiff::Timestamp {
-        let ahead = at.saturating_duration_since(Instant::now());
-        self.ports.clock.now().saturating_add(ahead).unwrap_or(jiff::Timestamp::MAX)
+/// What one of the clocks allows.
+#[derive(Clone, Copy)]
+pub(super) struct Span {
+    pub(super) since: Instant,
+    pub(super) until: Instant,
+}
+
+impl Span {
+    pub(super) fn beginning_now(length: Duration) -> Self {
+        let since = Instant::now();
+        Self { since, until: since + length }
     }
+}
+
+/// Returns what a wall clock shows at a moment, to the second. Only for people: what is compared is the moment.
+pub(crate) fn wall(clock: &dyn Clock, at: Instant) -> jiff::Timestamp {
+    let (now, here) = (clock.now(), Instant::now());
+    let there = if at >= here {
+        now.saturating_add(at - here).unwrap_or(jiff::Timestamp::MAX)
+    } else {
+        now.saturating_sub(here - at).unwrap_or(jiff::Timestamp::MIN)
+    };
+    there.round(jiff::Unit::Second).unwrap_or(there)
 }
 
 /// Says where one item stands: "catalog: 2 of 3 replicas ready, starting (...)".

@@ -14,6 +14,7 @@ mod step;
 
 pub use cancel::{CancelLevel, CancelToken, Canceller};
 pub use context::{Ports, StepContext};
+pub(crate) use engine::wall;
 pub use engine::{RunReport, RunRequest, execute};
 pub(crate) use recover::ROLLBACK;
 pub use retry::Backoff;

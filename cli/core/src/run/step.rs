@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::CancelLevel;
 use super::context::StepContext;
-use super::engine::{DONE_BEFORE, Engine, describe, failed_outcome, millis, not_run, step_items};
+use super::engine::{DONE_BEFORE, Engine, Span, describe, failed_outcome, millis, not_run, step_items, wall};
 use super::journal::Entry;
 use super::observe::Place;
 use super::retry::Backoff;
@@ -23,8 +23,8 @@ impl Engine<'_> {
         &self,
         phase: &str,
         step: &Step,
-        phase_until: Option<Instant>,
-        total: Option<Instant>,
+        of_phase: Option<Span>,
+        total: Option<Span>,
     ) -> Result<Outcome, StepError> {
         let started = Instant::now();
         if let Some(error) = self.stops_before(phase) {
@@ -52,7 +52,7 @@ impl Engine<'_> {
         loop {
             let (phase_owned, id) = (phase.to_owned(), step.id.clone());
             self.teller.tell(EventKind::StepStarted { phase: phase_owned, step: id, attempt });
-            match self.attempt(phase, step, phase_until, total).await {
+            match self.attempt(phase, step, of_phase, total).await {
                 Ok(note) => return self.end_step(phase, step, &note, started).await,
                 Err(error) if error.is_transient() && attempt <= step.retries => {
                     let after = backoff.next_delay();
@@ -128,22 +128,20 @@ impl Engine<'_> {
         &self,
         phase: &str,
         step: &Step,
-        phase_until: Option<Instant>,
-        total: Option<Instant>,
+        of_phase: Option<Span>,
+        total: Option<Span>,
     ) -> Result<StepNote, StepError> {
-        let step_until = step.timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
-        let clocks =
-            [(step_until, ClockKind::Step), (phase_until, ClockKind::Phase), (total, ClockKind::Total)];
-        let (until, clock) = clocks
+        let of_step = step.timeout_ms.map(|ms| Span::beginning_now(Duration::from_millis(ms)));
+        let clocks = [(of_step, ClockKind::Step), (of_phase, ClockKind::Phase), (total, ClockKind::Total)];
+        let first = clocks
             .into_iter()
-            .filter_map(|(until, clock)| Some((until?, clock)))
-            .min_by_key(|(until, _)| *until)
-            .map_or((None, ClockKind::Total), |(until, clock)| (Some(until), clock));
+            .filter_map(|(span, clock)| Some((span?, clock)))
+            .min_by_key(|(span, _)| span.until);
         let items = step_items(step);
         self.observer.enter(Place {
             phase: phase.to_owned(),
             step: step.id.clone(),
-            deadline: until.map(|until| self.wall(until)),
+            deadline: first.map(|(span, _)| wall(self.ports.clock, span.until)),
             items: items.clone(),
         });
         if step.action.is_change() && (self.request.plan.rolls_back.iter().any(|p| p == phase)) {
@@ -174,7 +172,12 @@ impl Engine<'_> {
                 Err(error) => Err(self.hold.judge_by_asking(error).await),
             },
             error = self.fallen() => Err(error),
-            () = sleep_until(until) => Err(StepError::Deadline { clock, waiting: self.waiting(&items, step) }),
+            (span, clock) = ran_out(first) => Err(StepError::Deadline {
+                clock,
+                since: wall(self.ports.clock, span.since),
+                until: wall(self.ports.clock, span.until),
+                waiting: self.waiting(&items, step),
+            }),
         }
     }
 
@@ -235,9 +238,13 @@ impl Engine<'_> {
     }
 }
 
-async fn sleep_until(until: Option<Instant>) {
-    match until {
-        Some(until) => tokio::time::sleep_until(until).await,
+/// Waits until the clock that runs out first has run out.
+async fn ran_out(first: Option<(Span, ClockKind)>) -> (Span, ClockKind) {
+    match first {
+        Some((span, clock)) => {
+            tokio::time::sleep_until(span.until).await;
+            (span, clock)
+        }
         None => std::future::pending().await,
     }
 }

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{StepError, StepNote};
 use crate::item::ItemId;
 use crate::ports::Write;
-use crate::run::StepContext;
+use crate::run::{StepContext, wall};
 use crate::snapshot::Live;
 use crate::status::{Cause, Condition, Status};
 
@@ -130,7 +131,9 @@ impl Apply {
             if let Some(limit) = self.progress_deadline(id) {
                 let until = flight.moved + limit;
                 if until <= now {
-                    return Err(no_progress(id, &live, limit));
+                    let since = wall(context.ports.clock, flight.moved);
+                    let until = wall(context.ports.clock, until);
+                    return Err(no_progress(id, &live, limit, since, until));
                 }
                 wake = wake.min(until);
             }
@@ -194,12 +197,12 @@ fn effect_name(write: &Write) -> String {
     }
 }
 
-fn no_progress(id: &ItemId, live: &Live, limit: Duration) -> StepError {
+fn no_progress(id: &ItemId, live: &Live, limit: Duration, since: Timestamp, until: Timestamp) -> StepError {
     let why = live.status.cause.as_ref().map_or_else(
         || format!("{} of {} replicas ready", live.status.ready, live.status.desired),
         |cause| cause.text.clone(),
     );
-    let text = format!("no progress for {} s: {why}", limit.as_secs());
+    let text = format!("no progress for {} s, from {since} until {until}: {why}", limit.as_secs());
     StepError::Terminal { item: id.clone(), cause: Cause::terminal("progress_deadline", text) }
 }
 
