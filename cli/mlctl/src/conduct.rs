@@ -5,23 +5,19 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use mlctl_core::clock::SystemClock;
 use mlctl_core::event::{Event, EventSink, Fanout};
 use mlctl_core::plan::Plan;
-use mlctl_core::ports::{ErrorKind, Fence, Lease, LockRequest, OrchestratorError};
+use mlctl_core::ports::{ErrorKind, Lease, LockRequest};
 use mlctl_core::run::{CancelLevel, CancelToken, Canceller, Ports, RunRequest, RunState, execute};
 
 use crate::error::{CommandError, ExitStatus};
-use crate::lock;
+use crate::lock::{self, Held, Kept, judged, keep};
 use crate::output::{Printer, report};
 use crate::session::Session;
 use crate::settings::Settings;
 use crate::signals::Signals;
 use crate::store::KeptRun;
-
-/// How long the lease lives without renewal.
-pub const LEASE_TTL: Duration = Duration::from_secs(15);
 
 /// What a command wants carried out.
 pub struct Conduct<'a> {
@@ -225,7 +221,7 @@ impl<'a> Conduct<'a> {
             replay: kept.map(|kept| &kept.replay),
             total: self.settings.timeout.into_iter().chain(plan.deadline_ms.map(Duration::from_millis)).min(),
             lease,
-            lease_ttl: LEASE_TTL,
+            lease_ttl: lock::TTL,
             journal: &journal,
             sink: &fanout,
             cancel: &cancel,
@@ -352,7 +348,7 @@ impl<'a> Conduct<'a> {
             run: run.to_owned(),
             pid: process.pid,
             pid_start: process.start,
-            ttl: LEASE_TTL,
+            ttl: lock::TTL,
         }
     }
 
@@ -362,64 +358,6 @@ impl<'a> Conduct<'a> {
 
     fn take_held(&self) -> Option<Held> {
         self.held().take()
-    }
-}
-
-/// The lock and the run it is for.
-struct Held {
-    run: String,
-    lease: Arc<dyn Lease>,
-}
-
-/// A lease that is not given back when the run ends: there is more to do.
-struct Kept<'a>(&'a dyn Lease);
-
-#[async_trait]
-impl Lease for Kept<'_> {
-    fn fence(&self) -> Fence {
-        self.0.fence()
-    }
-
-    async fn renew(&self) -> Result<(), OrchestratorError> {
-        self.0.renew().await
-    }
-
-    async fn belongs_to(&self, run: &str) -> Result<(), OrchestratorError> {
-        self.0.belongs_to(run).await
-    }
-
-    async fn release(&self) -> Result<(), OrchestratorError> {
-        Ok(())
-    }
-}
-
-/// Renews a lease for ever; returns only when it is lost.
-async fn keep(lease: &dyn Lease) -> CommandError {
-    let mut held_until = tokio::time::Instant::now() + LEASE_TTL;
-    loop {
-        tokio::time::sleep(LEASE_TTL / 3).await;
-        match lease.renew().await {
-            Ok(()) => held_until = tokio::time::Instant::now() + LEASE_TTL,
-            Err(error) if error.kind == ErrorKind::LeaseLost || tokio::time::Instant::now() >= held_until => {
-                return lock::lost(&error);
-            }
-            Err(_) => {}
-        }
-    }
-}
-
-/// Says that the lock was lost where that is why something else failed.
-async fn judged(lease: &dyn Lease, error: CommandError) -> CommandError {
-    if error.status == ExitStatus::Locked {
-        return error;
-    }
-    match lease.renew().await {
-        Err(lost) if lost.kind == ErrorKind::LeaseLost => {
-            let mut edge = lock::lost(&lost);
-            edge.causes.push(error.text);
-            edge
-        }
-        _ => error,
     }
 }
 

@@ -3,14 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use jiff::{Timestamp, Unit};
 use mlctl_core::ports::{
-    ErrorKind, Lease, LockHolder, LockRequest, LockState, Orchestrator, OrchestratorError, Turn, Waiter,
+    ErrorKind, Fence, Lease, LockHolder, LockRequest, LockState, Orchestrator, OrchestratorError, Turn,
+    Waiter,
 };
 
 use crate::error::{CommandError, ExitStatus};
 use crate::output::Printer;
 
+/// How long the lock lives without renewal.
+pub const TTL: Duration = Duration::from_secs(15);
 /// Between two questions whether it is our turn.
 const POLL: Duration = Duration::from_millis(500);
 
@@ -47,6 +51,66 @@ pub async fn turn(
             Err(error) => return Err(error.into()),
         }
         tokio::time::sleep(POLL).await;
+    }
+}
+
+/// The lock and the run it is for.
+pub(crate) struct Held {
+    /// The run.
+    pub(crate) run: String,
+    /// The lock.
+    pub(crate) lease: Arc<dyn Lease>,
+}
+
+/// A lease that is not given back when the run ends: there is more to do.
+pub(crate) struct Kept<'a>(pub(crate) &'a dyn Lease);
+
+#[async_trait]
+impl Lease for Kept<'_> {
+    fn fence(&self) -> Fence {
+        self.0.fence()
+    }
+
+    async fn renew(&self) -> Result<(), OrchestratorError> {
+        self.0.renew().await
+    }
+
+    async fn belongs_to(&self, run: &str) -> Result<(), OrchestratorError> {
+        self.0.belongs_to(run).await
+    }
+
+    async fn release(&self) -> Result<(), OrchestratorError> {
+        Ok(())
+    }
+}
+
+/// Renews a lease for ever; returns only when it is lost.
+pub(crate) async fn keep(lease: &dyn Lease) -> CommandError {
+    let mut held_until = tokio::time::Instant::now() + TTL;
+    loop {
+        tokio::time::sleep(TTL / 3).await;
+        match lease.renew().await {
+            Ok(()) => held_until = tokio::time::Instant::now() + TTL,
+            Err(error) if error.kind == ErrorKind::LeaseLost || tokio::time::Instant::now() >= held_until => {
+                return lost(&error);
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Says that the lock was lost where that is why something else failed.
+pub(crate) async fn judged(lease: &dyn Lease, error: CommandError) -> CommandError {
+    if error.status == ExitStatus::Locked {
+        return error;
+    }
+    match lease.renew().await {
+        Err(gone) if gone.kind == ErrorKind::LeaseLost => {
+            let mut edge = lost(&gone);
+            edge.causes.push(error.text);
+            edge
+        }
+        _ => error,
     }
 }
 

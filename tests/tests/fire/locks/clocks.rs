@@ -25,7 +25,9 @@ impl FakeClock {
     /// # Panics
     /// Where libfaketime is not installed: `tests/requirements.sh` brings it.
     fn of(sandbox: &Sandbox) -> Self {
-        let library = library().expect("libfaketimeMT.so.1 is not here: tests/requirements.sh installs it");
+        let Some(library) = library() else {
+            panic!("libfaketimeMT.so.1 is not here: tests/requirements.sh installs it");
+        };
         let file = sandbox.root().join("clock");
         let clock = Self {
             env: vec![
