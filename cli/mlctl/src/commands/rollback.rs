@@ -83,7 +83,7 @@ async fn make_plan(
         on_failure: None,
     };
     let previews = prepare::previews(session, &desired, &snapshot).await?;
-    Ok(plan(&PlanInput {
+    let mut plan = plan(&PlanInput {
         operation: &operation,
         target: &session.target.name,
         system: &session.system,
@@ -94,7 +94,9 @@ async fn make_plan(
         releases: &releases,
         next_number: session.target.releases.next_number().await?,
         selection: &Selection::All,
-    })?)
+    })?;
+    prepare::prove_way_back(session, &mut plan).await?;
+    Ok(plan)
 }
 
 /// Chooses the release to go to; the head itself is refused where it runs as it should.
