@@ -17,6 +17,7 @@ pub mod agent;
 mod disk;
 mod error;
 mod line;
+mod listener;
 mod process;
 mod record;
 pub mod relay;

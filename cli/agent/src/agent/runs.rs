@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::probe::{self, Report};
 use super::replica::{Replica, State};
 use super::supervisor::{Message, Supervisor};
-use crate::process::kill_orphans;
+use crate::process::{Process, kill_orphans};
 use crate::record::{ExitRecord, Intent, ReplicaFolder, ShimStatus};
 use crate::{AgentError, disk};
 use jiff::Timestamp;
@@ -28,6 +28,7 @@ impl Supervisor {
                 self.events.note(&service, Some(name), "ready", "answers its readiness probe");
             }
             Report::NotReady(answer) => {
+                let answer = with_reason(replica, answer);
                 if replica.ready_at.take().is_some() {
                     replica.since = Timestamp::now();
                     self.events.note(&service, Some(name), "not_ready", answer.clone());
@@ -35,6 +36,7 @@ impl Supervisor {
                 replica.answer = Some(answer);
             }
             Report::Sick(answer) => {
+                let answer = with_reason(replica, answer);
                 self.events.note(&service, Some(name), "unhealthy", format!("{answer}; it is started again"));
                 replica.record.sick = Some(answer);
                 replica.signal_end();
@@ -87,7 +89,6 @@ impl Supervisor {
                 State::BackOff { until } if until <= now && self.stopping.is_empty() => {
                     replica.record.restarts += 1;
                     replica.record.restarts_in_row += 1;
-                    replica.record.sick = None;
                     self.start(&name);
                 }
                 State::Stopping { deadline } if deadline <= now => replica.kill(),
@@ -122,14 +123,7 @@ impl Supervisor {
                     other => other.to_string(),
                 };
                 let service = replica.record.service.clone();
-                replica.ended(ExitRecord {
-                    code: None,
-                    signal: None,
-                    oom: false,
-                    exec_error: Some(reason.clone()),
-                    at: Timestamp::now(),
-                    ran_ms: 0,
-                });
+                replica.ended(ExitRecord::not_started(reason.clone()));
                 self.events.note(&service, Some(name), "not_started", reason);
             }
         }
@@ -162,6 +156,17 @@ pub(super) fn take_over(replica: &mut Replica, status: &ShimStatus, tell: &mpsc:
     }
 }
 
+/// Adds to a bad answer what the system knows about its reason: a program without a descriptor left accepts no
+/// connection, and can hardly say so itself.
+fn with_reason(replica: &Replica, answer: String) -> String {
+    match replica.program.and_then(Process::descriptors) {
+        Some((open, limit)) if open >= limit => {
+            format!("{answer}; all {limit} file descriptors it may have are open")
+        }
+        _ => answer,
+    }
+}
+
 /// Begins to probe a replica.
 pub(super) fn probe_of(
     replica: &Replica,
@@ -188,5 +193,5 @@ pub(super) fn end_of_run(folder: &ReplicaFolder) -> ExitRecord {
     if let Some(status) = status.filter(|status| !status.shim.is_alive()) {
         kill_orphans(status.shim, status.program);
     }
-    ExitRecord { code: None, signal: None, oom: false, exec_error: None, at: Timestamp::now(), ran_ms: 0 }
+    ExitRecord::unknown()
 }

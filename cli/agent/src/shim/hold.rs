@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::cgroup::Cgroup;
 use super::limit::MemoryWatch;
 use super::log::{LogFile, keep_log};
+use super::remains::{adopt_orphans, end_all, reap_adopted};
 use crate::process::Process;
 use crate::record::{ExitRecord, ReplicaFolder, ShimSpec, ShimStatus};
 use crate::{AgentError, disk, relay};
@@ -41,6 +42,8 @@ pub(super) async fn hold(folder: &ReplicaFolder) -> Result<(), AgentError> {
     let _interrupt = watch(SignalKind::interrupt())?;
     let mut terminate = watch(SignalKind::terminate())?;
     let mut quit = watch(SignalKind::quit())?;
+    let mut child_ended = watch(SignalKind::child())?;
+    adopt_orphans().map_err(AgentError::process("adopt the orphans of", "the program"))?;
 
     let started_at = Timestamp::now();
     let started = Instant::now();
@@ -48,14 +51,7 @@ pub(super) async fn hold(folder: &ReplicaFolder) -> Result<(), AgentError> {
     let (mut child, log) = match start(folder, &spec, cgroup.as_ref()).await {
         Ok(running) => running,
         Err(reason) => {
-            let record = ExitRecord {
-                code: None,
-                signal: None,
-                oom: false,
-                exec_error: Some(reason),
-                at: Timestamp::now(),
-                ran_ms: 0,
-            };
+            let record = ExitRecord::not_started(reason);
             return disk::write_json(&folder.exit(), &record, disk::Durability::Process);
         }
     };
@@ -72,6 +68,7 @@ pub(super) async fn hold(folder: &ReplicaFolder) -> Result<(), AgentError> {
     let grace = Duration::from_millis(spec.grace_ms);
     let mut memory = MemoryWatch::new(if cgroup.is_some() { None } else { spec.limits.memory_bytes }, pid);
     let mut deadline: Option<Instant> = None;
+    let mut unwilling = false;
     let exit = loop {
         tokio::select! {
             exit = child.wait() => break exit.map_err(AgentError::process("wait for", "the program"))?,
@@ -84,42 +81,50 @@ pub(super) async fn hold(folder: &ReplicaFolder) -> Result<(), AgentError> {
                 }
             }
             _ = quit.recv() => kill(group, Signal::SIGKILL),
+            _ = child_ended.recv() => reap_adopted(group),
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                unwilling = true;
                 kill(group, Signal::SIGKILL);
                 deadline = Some(Instant::now() + Duration::from_secs(1));
             }
             () = memory.exceeded() => kill(group, Signal::SIGKILL),
         }
     };
-    // Whatever it left behind in its group ends with it; the log then has an end too.
-    kill(group, Signal::SIGKILL);
+    // Whatever it left behind ends with it; the log then has an end too.
+    let ran = started.elapsed();
+    let outlived = end_all(group).await;
     // A log that an escaped orphan keeps open is left to the orphan.
     let _ = timeout(LOG_TAIL, log).await;
-    let oom = memory.was_exceeded() || cgroup.as_ref().is_some_and(Cgroup::was_exceeded);
-    let record = record(folder, exit, oom, started)?;
+    let note = match (memory.excess(), unwilling) {
+        (Some(excess), _) => Some(excess.words()),
+        (None, true) => {
+            let (signal, grace) = (stop_signal(&spec.stop_signal), grace.as_secs_f64());
+            Some(format!("it did not end within {grace:.1} s of {signal} and was killed"))
+        }
+        (None, false) => None,
+    };
+    let record = ExitRecord {
+        code: exit.code(),
+        signal: exit.signal(),
+        oom: memory.excess().is_some() || cgroup.as_ref().is_some_and(Cgroup::was_exceeded),
+        exec_error: exec_error(folder)?,
+        at: Timestamp::now(),
+        ran_ms: u64::try_from(ran.as_millis()).unwrap_or(u64::MAX),
+        left: u32::try_from(outlived).unwrap_or(u32::MAX),
+        note,
+        sick: None,
+    };
     disk::write_json(&folder.exit(), &record, disk::Durability::Process)
 }
 
-fn record(
-    folder: &ReplicaFolder,
-    exit: ExitStatus,
-    oom: bool,
-    started: Instant,
-) -> Result<ExitRecord, AgentError> {
+/// Reads why the program could not be started at all, if that is so.
+fn exec_error(folder: &ReplicaFolder) -> Result<Option<String>, AgentError> {
     let path = folder.exec_error();
-    let exec_error = match std::fs::read_to_string(&path) {
-        Ok(reason) => Some(reason),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(AgentError::file("read", &path)(error)),
-    };
-    Ok(ExitRecord {
-        code: exit.code(),
-        signal: exit.signal(),
-        oom,
-        exec_error,
-        at: Timestamp::now(),
-        ran_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-    })
+    match std::fs::read_to_string(&path) {
+        Ok(reason) => Ok(Some(reason)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(AgentError::file("read", &path)(error)),
+    }
 }
 
 /// Starts the program; the error is a sentence for people.

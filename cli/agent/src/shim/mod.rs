@@ -1,12 +1,14 @@
 //! Holds one replica: its log, its wait status, its limits and its stop signal.
 //!
 //! Signals to the shim: SIGTERM asks the replica to end and kills it after its grace; SIGQUIT, or SIGTERM again,
-//! kills it at once. SIGHUP and SIGINT are for terminals and ignored. The shim ends when its replica has ended.
+//! kills it at once. SIGHUP and SIGINT are for terminals and ignored. The shim ends when its replica has ended, and
+//! whatever the program started ends with it, in whichever group or session it is: the shim is their reaper.
 
 mod cgroup;
 mod hold;
 mod limit;
 mod log;
+mod remains;
 
 use std::path::Path;
 
