@@ -3,11 +3,17 @@
 //! It knows nothing of mlctl, drains nothing and ends at once when asked to: what holds for it holds for any
 //! program. Each answer closes its connection, since a client that keeps one open to a server without a drain of
 //! its own has to expect to lose it.
+//!
+//! [`knobs`] has the list of what can go wrong; [`family`] is about other processes, [`appetite`] about what a
+//! program takes from its machine.
+
+mod appetite;
+mod family;
+mod knobs;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,56 +24,16 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
+
+use knobs::Knobs;
 
 /// Exit code of a start that the environment does not allow.
 const BAD_ENVIRONMENT: u8 = 3;
-
-#[derive(Debug, Clone)]
-struct Knobs {
-    port: u16,
-    metrics_port: Option<u16>,
-    version: String,
-    exit_at_once: Option<u8>,
-    crash_after: Option<Duration>,
-    never_ready: bool,
-    health: u16,
-    delay: Duration,
-}
-
-impl Knobs {
-    fn read() -> Result<Self, String> {
-        Ok(Self {
-            port: knob("PORT", "a port")?.ok_or("PORT is missing: expected a port")?,
-            metrics_port: knob("METRICS_PORT", "a port")?,
-            version: std::env::var("KNOB_VERSION").unwrap_or_else(|_| "unnamed".to_owned()),
-            exit_at_once: knob("KNOB_EXIT", "an exit code")?,
-            crash_after: knob("KNOB_CRASH_AFTER_MS", "milliseconds")?.map(Duration::from_millis),
-            never_ready: knob("KNOB_NEVER_READY", "true or false")?.unwrap_or(false),
-            health: knob("KNOB_HEALTH", "an HTTP status")?.unwrap_or(200),
-            delay: Duration::from_millis(knob("KNOB_DELAY_MS", "milliseconds")?.unwrap_or(0)),
-        })
-    }
-
-    fn answer(&self, path: &str) -> (u16, String) {
-        match path {
-            "/readyz" if self.never_ready => (503, "warming up for ever\n".to_owned()),
-            "/health" if self.health != 200 => (self.health, "the disk of knobs is full\n".to_owned()),
-            "/readyz" | "/livez" | "/health" => (200, "ok\n".to_owned()),
-            "/" => (200, format!("{}\n", self.version)),
-            "/metrics" => (200, format!("knobs_version{{version=\"{}\"}} 1\n", self.version)),
-            _ => (404, format!("no {path} here\n")),
-        }
-    }
-}
-
-/// Reads a variable; one that is there and makes no sense is told by its name.
-fn knob<T: FromStr>(name: &str, expected: &str) -> Result<Option<T>, String> {
-    match std::env::var(name) {
-        Err(_) => Ok(None),
-        Ok(text) => text.parse().map(Some).map_err(|_| format!("{name} is `{text}`: expected {expected}")),
-    }
-}
+/// Exit code of a crash.
+const CRASH: u8 = 101;
+/// Left by a program that crashes once, in its folder.
+const CRASHED: &str = "crashed-once";
 
 #[expect(clippy::print_stderr, reason = "a log of this program is what it prints")]
 fn say(text: &str) {
@@ -76,6 +42,9 @@ fn say(text: &str) {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
+    if let Some(code) = family::play_a_part().await {
+        return code;
+    }
     let knobs = match Knobs::read() {
         Ok(knobs) => knobs,
         Err(reason) => {
@@ -87,6 +56,8 @@ async fn main() -> ExitCode {
         say(&format!("version {} exits with {code} as it was told", knobs.version));
         return code.into();
     }
+    family::start_children(knobs.children);
+    sleep(knobs.start).await;
     // Where no port for metrics is given, the main one answers for them.
     let mut listeners = Vec::new();
     for port in [knobs.port, knobs.metrics_port.unwrap_or(0)] {
@@ -99,36 +70,63 @@ async fn main() -> ExitCode {
         }
     }
     say(&format!("version {} listens on port {}", knobs.version, knobs.port));
+    appetite::begin(&knobs);
     let Ok(mut asked_to_end) = signal(SignalKind::terminate()) else { return ExitCode::FAILURE };
-    let crash = async {
-        match knobs.crash_after {
-            Some(after) => sleep(after).await,
-            None => std::future::pending().await,
+    let ending = async {
+        loop {
+            asked_to_end.recv().await;
+            if !knobs.ignore_term {
+                return;
+            }
+            say("asked to end, and goes on as it was told");
         }
     };
     tokio::select! {
         () = serve(&listeners[0], &knobs) => ExitCode::SUCCESS,
         () = serve(&listeners[1], &knobs) => ExitCode::SUCCESS,
-        _ = asked_to_end.recv() => {
+        () = ending => {
             say("asked to end");
             ExitCode::SUCCESS
         }
-        () = crash => {
+        () = crash(&knobs) => {
             say("panicked at 'index out of bounds' as it was told");
-            101.into()
+            CRASH.into()
         }
     }
 }
 
+/// Ends when it is time to crash.
+async fn crash(knobs: &Knobs) {
+    let first = !std::path::Path::new(CRASHED).exists();
+    match (knobs.crash_after, knobs.crash_once_after) {
+        (Some(after), _) => sleep(after).await,
+        (None, Some(after)) if first => {
+            sleep(after).await;
+            if std::fs::write(CRASHED, "").is_err() {
+                say(&format!("cannot leave {CRASHED} behind"));
+            }
+        }
+        _ => std::future::pending().await,
+    }
+}
+
 async fn serve(listener: &TcpListener, knobs: &Knobs) {
+    let began = Instant::now();
     loop {
-        let Ok((stream, _)): Result<(_, SocketAddr), _> = listener.accept().await else { continue };
+        let (stream, _): (_, SocketAddr) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                say(&format!("accept a connection: {error}"));
+                sleep(Duration::from_millis(200)).await;
+                continue;
+            }
+        };
         let knobs = knobs.clone();
         tokio::spawn(async move {
             let service = service_fn(move |request: Request<Incoming>| {
                 let knobs = knobs.clone();
                 async move {
-                    let (status, body) = knobs.answer(request.uri().path());
+                    let (status, body) = knobs.answer(request.uri().path(), began.elapsed());
                     if request.uri().path() == "/" {
                         sleep(knobs.delay).await;
                     }
