@@ -1,13 +1,16 @@
 //! A system on a simulated target: the real binary, no replicas, a deploy in a second. For what is about the process
 //! itself: its streams, its files, its exit codes.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::{Finished, Sandbox, kill, mlctl, repository};
+use crate::{Finished, Sandbox, mlctl, repository};
 
 /// Time for one command.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -162,7 +165,7 @@ pub fn through(wrapper: &[&str], command: &Command) -> Command {
 /// When it cannot be started.
 #[must_use]
 pub fn begin(mut command: Command) -> Child {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
 
@@ -185,7 +188,9 @@ pub fn end(command: Command) -> Finished {
             break status.code();
         }
         if began.elapsed() > LIMIT {
-            kill(i32::try_from(child.id()).unwrap());
+            // Whoever runs it by way of another is killed with it: its readers end with the last of them.
+            let group = Pid::from_raw(i32::try_from(child.id()).unwrap());
+            let _ = killpg(group, Signal::SIGKILL);
             let told = format!("{}\n{}", out.join().unwrap(), err.join().unwrap());
             panic!("`{line}` is not over after {LIMIT:?}: {told}");
         }

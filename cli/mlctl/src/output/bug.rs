@@ -4,9 +4,17 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::Cell;
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::text::{SHOWN, shortened};
 use crate::error::ExitStatus;
+
+/// How long the thread that ends the process may take to unwind.
+const UNWINDING: Duration = Duration::from_secs(2);
+
+/// True once a panic was told.
+static TOLD: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
     /// True while this thread tries something whose panic is an answer.
@@ -15,18 +23,25 @@ thread_local! {
 
 /// Has every panic told in our words from now on.
 ///
-/// To be called by the thread that ends the process. It unwinds, so that what it started is ended with it; in any
-/// other thread a panic ends the process, since nobody would miss that thread's work but the person who waits.
+/// To be called by the thread that ends the process. It unwinds, so that what it started is ended with it, but not for
+/// ever: what unwinding waits for may be what is broken. In any other thread a panic ends the process, since nobody
+/// would miss that thread's work but the person who waits.
 pub fn tell_panics() {
     let main = std::thread::current().id();
+    let end = || std::process::exit(i32::from(ExitStatus::Bug as u8));
     set_hook(Box::new(move |panic| {
-        if TRYING.get() {
+        // One bug is told; what unwinding breaks besides is its consequence.
+        if TRYING.get() || TOLD.swap(true, Ordering::Relaxed) {
             return;
         }
         // Past the queue of what else is to be said: its thread may be the one that panics.
         let _ = std::io::stderr().write_all(words(panic).as_bytes());
-        if std::thread::current().id() != main {
-            std::process::exit(i32::from(ExitStatus::Bug as u8));
+        let watch = move || {
+            std::thread::sleep(UNWINDING);
+            end()
+        };
+        if std::thread::current().id() != main || std::thread::Builder::new().spawn(watch).is_err() {
+            end();
         }
     }));
 }

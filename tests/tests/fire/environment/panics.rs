@@ -42,3 +42,19 @@ fn a_bug_ends_with_one_line_and_where_to_report_it_in_whatever_thread_it_is() {
     // A simulated target forgets what was not finished; its next deploy begins anew.
     seal.deploys_well();
 }
+
+#[test]
+fn a_bug_while_the_process_ends_does_not_keep_it_from_ending() {
+    // Waking a thread of the runtime fails for good, so that whoever waits for that thread waits for ever.
+    let seal = Seal::new("healthy.toml");
+    let log = seal.path("strace.log");
+    let inject = "inject=write:error=ENOSPC:when=1+";
+    let eventfd = ["-P", "anon_inode:[eventfd]"];
+    let wrapper = [&["strace", "-qq", "-o", log.to_str().unwrap(), "-e", inject][..], &eventfd].concat();
+    let told = end(through(&wrapper, &seal.command(&["deploy"])));
+    let trace = std::fs::read_to_string(log).unwrap();
+    assert!(trace.contains("INJECTED"), "nothing was injected:\n{trace}");
+    let _ = told.ends(1).says("error: mlctl has a bug: ");
+    // The lock is the target's to free: the embedded one sees that its owner is dead, the simulated one cannot.
+    let _ = seal.mlctl(&["status"]).ends(0);
+}
