@@ -194,10 +194,16 @@ pub fn end(command: Command) -> Finished {
             let told = format!("{}\n{}", out.join().unwrap(), err.join().unwrap());
             panic!("`{line}` is not over after {LIMIT:?}: {told}");
         }
-        std::thread::sleep(Duration::from_millis(2));
+        pause(Duration::from_millis(2));
     };
     let (stdout, stderr) = (out.join().unwrap(), err.join().unwrap());
     Finished { line, code, stdout, stderr, took: began.elapsed() }
+}
+
+/// Waits. For threads that watch a real process: nothing here runs on a paused clock.
+#[expect(clippy::disallowed_methods, reason = "a thread of its own, beside any runtime")]
+pub fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 fn read(stream: &mut impl std::io::Read) -> String {

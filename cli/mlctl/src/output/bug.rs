@@ -28,7 +28,6 @@ thread_local! {
 /// would miss that thread's work but the person who waits.
 pub fn tell_panics() {
     let main = std::thread::current().id();
-    let end = || std::process::exit(i32::from(ExitStatus::Bug as u8));
     set_hook(Box::new(move |panic| {
         // One bug is told; what unwinding breaks besides is its consequence.
         if TRYING.get() || TOLD.swap(true, Ordering::Relaxed) {
@@ -37,13 +36,28 @@ pub fn tell_panics() {
         // Past the queue of what else is to be said: its thread may be the one that panics.
         let _ = std::io::stderr().write_all(words(panic).as_bytes());
         let watch = move || {
-            std::thread::sleep(UNWINDING);
+            unwinds();
             end()
         };
         if std::thread::current().id() != main || std::thread::Builder::new().spawn(watch).is_err() {
             end();
         }
     }));
+}
+
+/// Ends the process where no thread is left that could return to main.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the journal is ahead of what is lost, and a dead owner's lock is free"
+)]
+fn end() -> ! {
+    std::process::exit(i32::from(ExitStatus::Bug as u8))
+}
+
+/// Gives unwinding its time.
+#[expect(clippy::disallowed_methods, reason = "a thread of its own: the runtime may be what is broken")]
+fn unwinds() {
+    std::thread::sleep(UNWINDING);
 }
 
 /// Does what may panic where the system refuses something (a thread, a descriptor); the panic's text is the error.

@@ -153,6 +153,7 @@ fn write_all(stream: &mut dyn Write, mut bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Waits where trying again will help.
+#[expect(clippy::disallowed_methods, reason = "the writing thread has no runtime, and holds nobody up")]
 fn put_off(error: io::Error) -> io::Result<()> {
     match error.kind() {
         ErrorKind::Interrupted => Ok(()),

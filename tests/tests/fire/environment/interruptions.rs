@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use mlctl_tests::{Finished, Seal, assert_settled, begin, end, note, through};
+use mlctl_tests::{Finished, Seal, assert_settled, begin, end, note, pause, through};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -31,7 +31,7 @@ impl Storm {
                     return;
                 }
                 count.fetch_add(1, Ordering::Relaxed);
-                std::thread::sleep(Duration::from_micros(500));
+                pause(Duration::from_micros(500));
             }
         });
         Self { stop, sent, thread }

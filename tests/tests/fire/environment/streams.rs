@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use mlctl_tests::{Finished, Seal, end, through};
+use mlctl_tests::{Finished, Seal, end, pause, through};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -88,7 +88,7 @@ fn wait_until_deployed(seal: &Seal) {
             return;
         }
         assert!(Instant::now() < until, "the deploy waits for its reader: {status:#}");
-        std::thread::sleep(Duration::from_millis(100));
+        pause(Duration::from_millis(100));
     }
 }
 
@@ -111,7 +111,7 @@ fn ctrl_c_ends_the_wait_for_a_reader_who_never_comes_back() {
     let seal = Seal::new("healthy.toml");
     let (mut child, reader) = unread(&seal, &["deploy", "-o", "json"]);
     wait_until_deployed(&seal);
-    std::thread::sleep(Duration::from_millis(300));
+    pause(Duration::from_millis(300));
     kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
     let until = Instant::now() + Duration::from_secs(10);
     let status = loop {
@@ -119,7 +119,7 @@ fn ctrl_c_ends_the_wait_for_a_reader_who_never_comes_back() {
             break status;
         }
         assert!(Instant::now() < until, "it waits on, and cannot be told to stop");
-        std::thread::sleep(Duration::from_millis(20));
+        pause(Duration::from_millis(20));
     };
     assert_eq!(status.code(), Some(0), "the deploy was over by then");
     drop(reader);
@@ -143,7 +143,7 @@ fn a_pipe_that_somebody_made_non_blocking_loses_nothing() {
             let mut part = [0; 512];
             // Slowly, so that the pipe is full most of the time; the end is the child's end.
             loop {
-                std::thread::sleep(Duration::from_millis(2));
+                pause(Duration::from_millis(2));
                 let count = reader.read(&mut part).unwrap();
                 text.extend_from_slice(&part[..count]);
                 if text.ends_with(b"END\n") {
@@ -154,7 +154,7 @@ fn a_pipe_that_somebody_made_non_blocking_loses_nothing() {
         assert_eq!(child.wait().unwrap().code(), Some(0), "{args:?}");
         let mut own = writer.try_clone().unwrap();
         while own.write(b"END\n").is_err() {
-            std::thread::sleep(Duration::from_millis(5));
+            pause(Duration::from_millis(5));
         }
         let text = reading.join().unwrap();
         let text = text.strip_suffix("END\n").unwrap();

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use mlctl_tests::{Seal, through};
+use mlctl_tests::{Seal, pause, through};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcgetattr, tcsetwinsize};
@@ -81,7 +81,7 @@ impl Terminal {
         let until = Instant::now() + PATIENCE;
         while !self.text().contains(text) {
             assert!(Instant::now() < until, "it never says `{text}`:\n{}", self.text());
-            std::thread::sleep(Duration::from_millis(10));
+            pause(Duration::from_millis(10));
         }
     }
 
@@ -103,7 +103,7 @@ impl Terminal {
                 child.kill().unwrap();
                 panic!("it does not end:\n{}", text());
             }
-            std::thread::sleep(Duration::from_millis(10));
+            pause(Duration::from_millis(10));
         }
     }
 
@@ -179,7 +179,7 @@ fn a_window_that_changes_its_size_disturbs_no_run() {
     terminal.says("A\u{1b}[J");
     for size in [(1, 1), (20, 5), (300, 100), (0, 0), (80, 2), (3, 50), (65535, 65535), (80, 24)] {
         terminal.resize(size);
-        std::thread::sleep(Duration::from_millis(250));
+        pause(Duration::from_millis(250));
     }
     let ended = terminal.end();
     assert_eq!(ended.code, Some(0), "{}", ended.text);
