@@ -7,9 +7,11 @@
 
 mod acts;
 mod broken;
+mod evidence;
 mod foreign;
 mod killed;
 mod kpis;
+mod load;
 mod rollback;
 mod rollouts;
 mod shipped;

@@ -154,6 +154,14 @@ impl World {
         processes(&self.layout.replicas().join(replica))
     }
 
+    /// Says whether the limits of a replica are approximate: no control group could be made for it.
+    pub fn is_approximate(&self, replica: &str) -> bool {
+        let path = self.layout.replicas().join(replica).join("status.json");
+        let status: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        !status["approximate"].is_null()
+    }
+
     pub fn log(&self, replica: &str) -> String {
         std::fs::read_to_string(self.layout.replicas().join(replica).join("log")).unwrap_or_default()
     }

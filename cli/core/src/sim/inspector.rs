@@ -35,7 +35,9 @@ impl Inspector for Sim {
                 let at = self.wall(beat.at_ms);
                 let told =
                     beat.event.iter().map(|(reason, text)| format!("{reason}: {text}")).collect::<Vec<_>>();
-                let (service, replica) = (id.name.clone(), format!("{}-1", id.name));
+                // What ends is not among those that serve.
+                let nth = if beat.exit.is_some() { beat.live.status.ready + 1 } else { 1 };
+                let (service, replica) = (id.name.clone(), format!("{}-{nth}", id.name));
                 beat.log.into_iter().chain(told).map(move |text| LogLine {
                     service: service.clone(),
                     replica: replica.clone(),
@@ -92,7 +94,8 @@ impl Inspector for Sim {
             .overrides
             .iter()
             .any(|entry| matches!(entry.kind, OverrideKind::Maintenance { .. }) && entry.in_force(now));
-        let closed = maintenance && request.through == Through::Gateway && request.path.starts_with("/api/");
+        let users = request.path.starts_with("/api/") && !request.path.ends_with("/health");
+        let closed = maintenance && request.through == Through::Gateway && users;
         let (status, body) = match scripted.next() {
             _ if closed => (503, "closed for maintenance".to_owned()),
             Some(scripted) => (scripted.status, scripted.body.clone()),

@@ -116,7 +116,7 @@ async fn an_interrupted_load_is_no_step_that_is_done() {
 #[tokio::test(start_paused = true)]
 async fn what_both_releases_hold_belongs_to_the_one_that_runs() {
     let mut rig = Rig::new("[[fault]]\nitem = 'user'\ncontains = 'user-2'\ncrash = '0s'");
-    rig.edit("stores:", "  sidecar: {command: [sidecar], phase: infrastructure}\nstores:");
+    rig.edit("stores:", "  sidecar: {command: [sidecar], port: 4009, phase: infrastructure}\nstores:");
     assert_eq!(rig.deploy().await.report.outcome, RunOutcome::Succeeded);
     rig.edit("user-1", "user-2");
     let told = rig.deploy().await;
