@@ -109,7 +109,7 @@ impl Engine<'_> {
         if let Some(live) = live {
             tell("status", vec![describe(item, &live)]);
         }
-        let since = Some(self.began());
+        let since = Some(self.began().await);
         let replicas = self.ports.inspector.replicas(Some(&item.name)).await.unwrap_or_default();
         let witnesses = Witnesses::among(&replicas);
         tell("replica", witnesses.lines());
@@ -126,16 +126,17 @@ impl Engine<'_> {
         }
     }
 
-    /// Returns when the run began, in its first process.
-    fn began(&self) -> jiff::Timestamp {
+    /// Returns when the run began, in its first process, by the target's clock: what the target tells is dated by that.
+    async fn began(&self) -> jiff::Timestamp {
+        let there = self.ports.orchestrator.observe().await.map(|snapshot| snapshot.taken_at);
+        let now = self.ports.clock.now();
         let first = self.request.replay.and_then(|replay| replay.records.first());
-        first.map_or_else(
-            || {
-                let now = self.ports.clock.now();
-                now.saturating_sub(self.teller.started.elapsed()).unwrap_or(now)
-            },
-            |record| record.at,
-        )
+        let ago = first.map_or_else(
+            || self.teller.started.elapsed(),
+            |record| Duration::try_from(now.duration_since(record.at)).unwrap_or_default(),
+        );
+        let there = there.unwrap_or(now);
+        there.saturating_sub(ago).unwrap_or(there)
     }
 
     /// Takes the planned way back, to the last verified release.
