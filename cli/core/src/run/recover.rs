@@ -116,8 +116,8 @@ impl Engine<'_> {
         let service = item.name.clone();
         let query = LogQuery { service, previous: true, tail: Some(TAIL), since, follow: false };
         if let Ok(stream) = self.ports.inspector.logs(&query).await {
-            let lines = stream.filter_map(|line| std::future::ready(line.ok())).collect().await;
-            for lines in witnesses.logs(lines) {
+            let lines: Vec<_> = stream.filter_map(|line| std::future::ready(line.ok())).collect().await;
+            for lines in witnesses.logs(&lines) {
                 tell("log", lines);
             }
         }

@@ -31,7 +31,7 @@ impl<'a> Witnesses<'a> {
     }
 
     /// Returns what they wrote, a replica at a time.
-    pub(super) fn logs(&self, lines: Vec<LogLine>) -> Vec<Vec<String>> {
+    pub(super) fn logs(&self, lines: &[LogLine]) -> Vec<Vec<String>> {
         let of = |replica: &&Replica| -> Vec<String> {
             let own = lines.iter().filter(|line| line.replica == replica.name);
             own.map(|line| format!("{}: {}", line.replica, line.text)).collect()
@@ -101,13 +101,13 @@ mod tests {
         let names: Vec<&str> = witnesses.0.iter().map(|replica| replica.name.as_str()).collect();
         assert_eq!(names, ["api-bad", "api-slow", "api-fine"]);
         assert_eq!(witnesses.lines()[0], "api-bad (abc): back_off, 1 restarts, last exit: exit code 3");
-        let lines = vec![
+        let lines = [
             log("api-old", "bye"),
             log("api-fine", "hello"),
             log("api-bad", "no such table"),
             log("api-gone", "stopped before"),
         ];
-        assert_eq!(witnesses.logs(lines), [["api-bad: no such table"], ["api-fine: hello"]]);
+        assert_eq!(witnesses.logs(&lines), [["api-bad: no such table"], ["api-fine: hello"]]);
         let events = [
             event("api", Some("api-old"), "stopped"),
             event("api", Some("api-bad"), "exited"),

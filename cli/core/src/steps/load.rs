@@ -39,7 +39,7 @@ impl Load {
             }
         }
         let request = LoadRequest { profile: self.profile.clone(), base, secrets, seed: context.seed };
-        let tick = |tick: LoadTick| context.progress(tick.elapsed_ms, tick.total_ms, tick_sentence(tick));
+        let tick = |tick: LoadTick| context.progress(tick.elapsed_ms, tick.total_ms, tick_sentence(&tick));
         let mut report = match context.ports.load.run(&request, &tick, context.cancel).await {
             Ok(report) => report,
             Err(error) => return Err(self.did_not_begin(context, error).await),
@@ -113,7 +113,7 @@ fn doubt(report: &mut LoadReport, maintenance: &Override) {
 
 /// Says how far a load run is, in one line.
 #[must_use]
-pub fn tick_sentence(tick: LoadTick) -> String {
+pub fn tick_sentence(tick: &LoadTick) -> String {
     format!(
         "{} of {} s, {} requests, {} failed, p99 {}",
         tick.elapsed_ms / 1000,

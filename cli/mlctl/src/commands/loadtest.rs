@@ -94,7 +94,7 @@ pub(super) async fn run(
         runner = runner.allowing_host(host);
     }
     let (canceller, cancel) = Canceller::new();
-    let tick = |tick: LoadTick| printer.status(&tick_sentence(tick));
+    let tick = |tick: LoadTick| printer.status(&tick_sentence(&tick));
     // The runner is never dropped: what the setup made has to be taken away again.
     let running = runner.run(&request, &tick, &cancel);
     let signals = Signals::hear()?;
