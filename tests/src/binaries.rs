@@ -4,16 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// Services that the shipped system is made of; their artifacts have to be there.
-const PACKAGES: [&str; 7] = [
-    "mlctl",
-    "user-service",
-    "integration-service",
-    "catalog-service",
-    "analytics-service",
-    "gateway",
-    "ml-api-sim",
-];
+/// What is built together, in the words of `mlctl.yaml`: in other groups cargo would choose other features for the
+/// crates they share, and build everything anew.
+const GROUPS: [&[&str]; 2] = [&["-p", "mlctl"], &["-p", "*-service", "-p", "gateway", "-p", "ml-api-sim"]];
 
 /// Returns the root of the repository.
 #[must_use]
@@ -33,15 +26,14 @@ pub(crate) fn built() -> &'static Path {
             return std::fs::canonicalize(folder).unwrap();
         }
         let debug = std::env::var("MLCTL_TEST_PROFILE").is_ok_and(|profile| profile == "debug");
-        // One by one, as a deploy builds them: together, cargo would choose other features and build everything anew.
-        for package in PACKAGES {
+        for group in GROUPS {
             let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-            build.current_dir(repository()).args(["build", "--quiet", "-p", package]);
+            build.current_dir(repository()).args(["build", "--quiet"]).args(group);
             if !debug {
                 build.arg("--release");
             }
             let built = build.status().unwrap();
-            assert!(built.success(), "building {package} failed: {built}");
+            assert!(built.success(), "building {group:?} failed: {built}");
         }
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
         repository().join(target).join(if debug { "debug" } else { "release" })
