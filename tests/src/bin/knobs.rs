@@ -5,7 +5,9 @@
 //! its own has to expect to lose it.
 
 use std::convert::Infallible;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
@@ -14,7 +16,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -33,6 +35,8 @@ struct Knobs {
     never_ready: bool,
     health: u16,
     delay: Duration,
+    /// Where `/names/NAME` keeps the names that are taken.
+    names: Option<PathBuf>,
 }
 
 impl Knobs {
@@ -46,10 +50,14 @@ impl Knobs {
             never_ready: knob("KNOB_NEVER_READY", "true or false")?.unwrap_or(false),
             health: knob("KNOB_HEALTH", "an HTTP status")?.unwrap_or(200),
             delay: Duration::from_millis(knob("KNOB_DELAY_MS", "milliseconds")?.unwrap_or(0)),
+            names: knob("KNOB_NAMES", "a folder")?,
         })
     }
 
-    fn answer(&self, path: &str) -> (u16, String) {
+    fn answer(&self, method: &Method, path: &str) -> (u16, String) {
+        if let Some((folder, name)) = self.names.as_ref().zip(path.strip_prefix("/names/")) {
+            return take_name(method, &folder.join(name), name);
+        }
         match path {
             "/readyz" if self.never_ready => (503, "warming up for ever\n".to_owned()),
             "/health" if self.health != 200 => (self.health, "the disk of knobs is full\n".to_owned()),
@@ -58,6 +66,24 @@ impl Knobs {
             "/metrics" => (200, format!("knobs_version{{version=\"{}\"}} 1\n", self.version)),
             _ => (404, format!("no {path} here\n")),
         }
+    }
+}
+
+/// Takes a name that nobody has, or gives it back.
+fn take_name(method: &Method, path: &Path, name: &str) -> (u16, String) {
+    let parent = path.parent().unwrap_or(path);
+    let (done, status) = match *method {
+        Method::POST => {
+            (std::fs::create_dir_all(parent).and_then(|()| std::fs::File::create_new(path).map(drop)), 201)
+        }
+        Method::DELETE => (std::fs::remove_file(path), 204),
+        _ => return (405, "POST or DELETE\n".to_owned()),
+    };
+    match done.map_err(|error| error.kind()) {
+        Ok(()) => (status, format!("{{\"name\":\"{name}\"}}\n")),
+        Err(ErrorKind::AlreadyExists) => (409, format!("{name} is taken\n")),
+        Err(ErrorKind::NotFound) => (404, format!("nobody has {name}\n")),
+        Err(kind) => (500, format!("{kind}\n")),
     }
 }
 
@@ -128,7 +154,7 @@ async fn serve(listener: &TcpListener, knobs: &Knobs) {
             let service = service_fn(move |request: Request<Incoming>| {
                 let knobs = knobs.clone();
                 async move {
-                    let (status, body) = knobs.answer(request.uri().path());
+                    let (status, body) = knobs.answer(request.method(), request.uri().path());
                     if request.uri().path() == "/" {
                         sleep(knobs.delay).await;
                     }

@@ -10,6 +10,7 @@ mod broken;
 mod foreign;
 mod killed;
 mod kpis;
+mod load;
 mod rollback;
 mod rollouts;
 mod shipped;

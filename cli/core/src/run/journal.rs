@@ -198,6 +198,11 @@ impl<'a> Writer<'a> {
         Self { journal, clock, last: Mutex::new(last) }
     }
 
+    /// Returns the number of the last record.
+    pub async fn last(&self) -> u64 {
+        self.last.lock().await.0
+    }
+
     /// Appends one record; it is durable when this returns.
     ///
     /// # Errors

@@ -51,7 +51,7 @@ impl Engine<'_> {
         loop {
             let (phase_owned, id) = (phase.to_owned(), step.id.clone());
             self.teller.tell(EventKind::StepStarted { phase: phase_owned, step: id, attempt });
-            match self.attempt(phase, step, phase_until, total).await {
+            match self.attempt(phase, step, attempt, phase_until, total).await {
                 Ok(note) => return self.end_step(phase, step, &note, started).await,
                 Err(error) if error.is_transient() && attempt <= step.retries => {
                     let after = backoff.next_delay();
@@ -122,6 +122,7 @@ impl Engine<'_> {
         &self,
         phase: &str,
         step: &Step,
+        attempt: u32,
         phase_until: Option<Instant>,
         total: Option<Instant>,
     ) -> Result<StepNote, StepError> {
@@ -147,7 +148,7 @@ impl Engine<'_> {
             ports: self.ports,
             fence: self.request.lease.fence(),
             cancel: self.request.cancel,
-            seed: self.request.seed,
+            seed: seed_of(self.request.seed, self.journal.last().await, attempt),
             observations: self.observer.sender.subscribe(),
             phase,
             step: &step.id,
@@ -223,6 +224,14 @@ impl Engine<'_> {
         let (phase, step) = (phase.to_owned(), step.id.clone());
         self.journal.append(Entry::StepDone { phase, step, outcome, note: note.to_owned() }).await
     }
+}
+
+/// Returns the seed of one attempt at a step. What an attempt makes by its seed may outlive it when the process is
+/// killed; the next one, here or after a resume, must not make the same again.
+fn seed_of(run: u64, record: u64, attempt: u32) -> u64 {
+    // 2^64 over the golden ratio: neighbours land far from each other.
+    let place = (record << 32 | u64::from(attempt)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    run ^ place
 }
 
 async fn sleep_until(until: Option<Instant>) {

@@ -5,5 +5,6 @@ mod clocks;
 mod failures;
 mod journal;
 mod kills;
+mod load;
 mod rig;
 mod success;

@@ -35,6 +35,7 @@ impl LoadRunner for Sim {
             reason: error.reason,
         };
         self.enter("load", &request.base).await.map_err(failed)?;
+        self.set_up(request)?;
         let profile = &request.profile;
         tokio::time::sleep(profile.warmup.get()).await;
         let (total, rate) = (profile.duration.get(), profile.rate.per_second());
@@ -58,11 +59,23 @@ impl LoadRunner for Sim {
                 p99_us: figures.p99_us,
             });
         }
+        self.state().world.set_up.remove(&request.seed);
         Ok(self.report(request, elapsed, interrupted))
     }
 }
 
 impl Sim {
+    /// Does what the setup of a profile does to a system: what it makes is named after the seed, and stays until the
+    /// teardown.
+    fn set_up(&self, request: &LoadRequest) -> Result<(), LoadError> {
+        let Some(first) = request.profile.setup.first() else { return Ok(()) };
+        if self.state().world.set_up.insert(request.seed) {
+            return Ok(());
+        }
+        let reason = format!("setup request `{}` got 409: it is there already", first.name);
+        Err(LoadError { base: request.base.clone(), reason })
+    }
+
     /// Returns the script's figures, the worst of what runs now.
     fn figures(&self, rate: f64) -> Figures {
         let script = &self.0.script.load;

@@ -3,7 +3,7 @@
 //! Nothing moves in it by itself. Each write leaves the item's future as a list of [`Beat`]s, and the state at any
 //! time is the last beat that has come: so time is only looked at, and one script always plays the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +45,9 @@ pub struct World {
     pub calls: Vec<u32>,
     /// Beats that came before the last write of their item.
     pub past: Vec<(ItemId, Beat)>,
+    /// Seeds of the load runs whose setup was done and whose teardown was not: what they made is still there.
+    #[serde(default)]
+    pub set_up: BTreeSet<u64>,
 }
 
 /// Something that changed the world.

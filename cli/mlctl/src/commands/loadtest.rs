@@ -49,9 +49,12 @@ pub(crate) struct LoadtestArgs {
     /// Allow load on a host that is not this machine
     #[arg(long, value_name = "H")]
     allow_host: Vec<String>,
-    /// Seed of everything random
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
+    /// Seed of everything random; each test has its own unless told
+    ///
+    /// What the setup of a profile makes is named by it: with a seed that was used before, what that test made has to
+    /// be gone.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
     /// Compare with an earlier result
     #[arg(long, hide = true)]
     baseline: Option<String>,
@@ -100,6 +103,7 @@ pub(super) async fn run(
             micros(tick.p99_us)
         ));
     };
+    printer.status(&format!("--seed {} sends the same again", request.seed));
     // The runner is never dropped: what the setup made has to be taken away again.
     let running = runner.run(&request, &tick, &cancel);
     let signals = Signals::hear()?;
@@ -204,7 +208,11 @@ async fn of_url(args: &LoadtestArgs, url: &str) -> Result<LoadRequest, CommandEr
         thresholds: args.threshold.clone(),
     };
     let base = format!("http://{}", address.authority);
-    Ok(LoadRequest { profile, base, secrets: std::collections::BTreeMap::new(), seed: args.seed })
+    Ok(LoadRequest { profile, base, secrets: std::collections::BTreeMap::new(), seed: seed(args) })
+}
+
+fn seed(args: &LoadtestArgs) -> u64 {
+    args.seed.unwrap_or_else(rand::random)
 }
 
 async fn of_system(
@@ -238,7 +246,7 @@ async fn of_system(
             secrets.insert(name.clone(), value);
         }
     }
-    Ok(LoadRequest { profile, base, secrets, seed: args.seed })
+    Ok(LoadRequest { profile, base, secrets, seed: seed(args) })
 }
 
 fn show(printer: &Printer, report: &LoadReport) {
