@@ -111,6 +111,19 @@ impl Session {
         Ok((releases, head))
     }
 
+    /// Refuses a name that is no service of the system.
+    ///
+    /// # Errors
+    /// No such service, with those that there are.
+    pub fn known_service(&self, act: &str, name: &str) -> Result<(), CommandError> {
+        if self.system.services.contains_key(name) {
+            return Ok(());
+        }
+        let known: Vec<&str> = self.system.services.keys().map(String::as_str).collect();
+        Err(CommandError::new(ExitStatus::NotFound, format!("{act} {name}: no such service"))
+            .hint(format!("there are {}", known.join(", "))))
+    }
+
     /// Returns the public front's base URL, when there is one.
     pub async fn front(&self) -> Option<String> {
         self.target.inspector.address(None).await.ok().flatten()

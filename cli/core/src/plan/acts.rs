@@ -90,6 +90,9 @@ fn workload(running: &Desired, snapshot: &Snapshot, name: &str) -> Result<ItemId
         return Ok(id);
     }
     let desired = running.items.iter().map(|item| &item.id);
+    if desired.clone().any(|known| *known == id) {
+        return Err(PlanError::NotRunning { name: name.to_owned() });
+    }
     let mut known: Vec<String> = snapshot
         .items
         .keys()

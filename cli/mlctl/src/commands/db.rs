@@ -91,6 +91,14 @@ async fn status(
     service: Option<&str>,
 ) -> Result<ExitStatus, CommandError> {
     let mut states: Vec<MigrationState> = Vec::new();
+    if service.is_none() && session.system.services.values().all(|service| service.migrations.is_none()) {
+        if printer.is_json() {
+            printer.json(&states);
+        } else {
+            printer.data("no service of the system has migrations");
+        }
+        return Ok(ExitStatus::Done);
+    }
     for item in items(session, service).await? {
         states.extend(session.target.stores.migrations(&item).await?);
     }

@@ -117,6 +117,7 @@ pub(super) async fn run(
         return prepare::finish_dry_run(printer, &plan, args.out.as_deref(), args.exit_code);
     }
     if plan.is_empty() {
+        plan.warnings.iter().for_each(|text| printer.warning(text));
         return Ok(nothing_to_do(settings, printer, &plan));
     }
     prepare::ask(&conduct, &plan).await?;

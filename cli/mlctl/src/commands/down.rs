@@ -66,7 +66,7 @@ pub(super) async fn run(
         std::fs::remove_dir_all(folder).or_else(ignore_missing).map_err(|error| {
             CommandError::new(ExitStatus::Failed, format!("remove {}: {error}", folder.display()))
         })?;
-        printer.status("data, releases and secrets are removed");
+        printer.status("data, releases and secrets are removed; the journals of past runs at home are kept");
     }
     Ok(ExitStatus::Done)
 }

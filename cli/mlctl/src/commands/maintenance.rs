@@ -10,6 +10,7 @@ use mlctl_core::system::units::TimeSpan;
 use super::ActArgs;
 use crate::conduct::Conduct;
 use crate::error::{CommandError, ExitStatus};
+use crate::output::report::to_the_second;
 use crate::output::Printer;
 use crate::session::Session;
 use crate::settings::Settings;
@@ -161,8 +162,8 @@ fn tell(printer: &Printer, entry: Option<&Override>) {
         |entry| {
             let until = entry
                 .until
-                .map_or_else(|| "until `mlctl maintenance off`".to_owned(), |at| format!("until {at}"));
-            format!("maintenance is on since {} by {}, {until}", entry.since, entry.owner)
+                .map_or_else(|| "until `mlctl maintenance off`".to_owned(), |at| format!("until {}", to_the_second(at)));
+            format!("maintenance is on since {} by {}, {until}", to_the_second(entry.since), entry.owner)
         },
     ));
 }

@@ -81,12 +81,18 @@ pub(super) fn show(printer: &Printer, plan: &Plan) {
     let release = plan.release.as_ref().filter(|r| r.creates).map(|r| format!(", release {}", r.number));
     let back = match &plan.fallback {
         Some(fallback) => format!("; a failure goes back to release {}", fallback.release),
-        None if plan.operation == "deploy" && plan.release.is_some() => {
-            "; a failure is kept for inspection: no verified release to go back to".to_owned()
+        None if is_release_work(plan) && plan.from_verified => String::new(),
+        None if is_release_work(plan) && plan.release.is_some() => {
+            "; a failure is kept for inspection: there is no verified release to go back to".to_owned()
         }
         None => String::new(),
     };
     printer.data(&format!("{count} {noun}{}{back}", release.unwrap_or_default()));
+    plan.warnings.iter().for_each(|text| printer.warning(text));
+}
+
+fn is_release_work(plan: &Plan) -> bool {
+    ["deploy", "rollback"].contains(&plan.operation.as_str())
 }
 
 /// Prints differing fields, old over new.
@@ -144,14 +150,16 @@ pub(super) fn load(path: &Path) -> Result<Plan, CommandError> {
 /// needs no yes: what it changes can be taken back.
 pub(super) async fn ask(conduct: &Conduct<'_>, plan: &Plan) -> Result<(), CommandError> {
     let Conduct { session, settings, printer, .. } = conduct;
-    let recoverable = ["deploy", "rollback"].contains(&plan.operation.as_str());
-    if settings.yes || (session.target.embedded && settings.no_input && recoverable) {
+    if settings.yes || (session.target.embedded && settings.no_input && is_release_work(plan)) {
         return Ok(());
     }
     if !printer.is_json() && !settings.no_input {
         show(printer, plan);
     }
-    let question = format!("{} {} on {}?", plan.operation, plan.system, session.target.name);
+    let question = match plan.operation.as_str() {
+        "down" => format!("stop {} on {}? its data is kept", plan.system, session.target.name),
+        operation => format!("{operation} {} on {}?", plan.system, session.target.name),
+    };
     conduct.unless_asked(&plan.operation, confirm(settings, printer, &question)).await
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use mlctl_core::plan::{Operation, Plan, PlanError, PlanInput, Selection, plan, rollback_desired};
-use mlctl_core::release::{Release, default_rollback_target};
+use mlctl_core::release::{Release, ReleaseState, default_rollback_target};
 
 use super::{LockArgs, prepare};
 use crate::conduct::Conduct;
@@ -83,7 +83,9 @@ async fn make_plan(
         on_failure: None,
     };
     let previews = prepare::previews(session, &desired, &snapshot).await?;
-    Ok(plan(&PlanInput {
+    let unproven = (target.state != ReleaseState::Verified)
+        .then(|| format!("release {} did not pass verification: it is {}", target.number, target.state.word()));
+    let mut made = plan(&PlanInput {
         operation: &operation,
         target: &session.target.name,
         system: &session.system,
@@ -94,7 +96,9 @@ async fn make_plan(
         releases: &releases,
         next_number: session.target.releases.next_number().await?,
         selection: &Selection::All,
-    })?)
+    })?;
+    made.warnings.extend(unproven);
+    Ok(made)
 }
 
 /// Chooses the release to go to; the head itself is refused where it runs as it should.
@@ -105,7 +109,10 @@ fn choose<'a>(
     head_runs: bool,
 ) -> Result<&'a Release, PlanError> {
     let Some(number) = asked else {
-        return default_rollback_target(releases, head, head_runs).ok_or(PlanError::NothingVerified);
+        return default_rollback_target(releases, head, head_runs).ok_or_else(|| PlanError::NothingVerified {
+            head: head.map(|head| head.number),
+            restores: head.and_then(|head| head.rollback_of),
+        });
     };
     if head_runs && head.is_some_and(|head| head.number == number) {
         return Err(PlanError::AlreadyThere { release: number });

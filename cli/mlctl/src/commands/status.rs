@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::conduct::lock_sentence;
 use crate::error::{CommandError, ExitStatus};
+use crate::output::report::to_the_second;
 use crate::output::{Printer, Style, Table};
 use crate::session::Session;
 use crate::settings::Settings;
@@ -153,10 +154,17 @@ fn show(args: &StatusArgs, printer: &Printer, answer: &Answer) {
         printer.data(&format!("locked: {lock}"));
     }
     for entry in &answer.overrides {
-        let until = entry.until.map_or_else(|| "until ended".to_owned(), |until| format!("until {until}"));
+        let until = entry.until.map_or_else(
+            || "until it is ended".to_owned(),
+            |until| format!("until {}", to_the_second(until)),
+        );
+        let reason =
+            if entry.reason == entry.id { String::new() } else { format!(", because: {}", entry.reason) };
         printer.data(&format!(
-            "override {} by {} since {} {until}: {}",
-            entry.id, entry.owner, entry.since, entry.reason
+            "{} is in force, set by {} at {}, {until}{reason}",
+            entry.id,
+            entry.owner,
+            to_the_second(entry.since)
         ));
     }
     let mut table = Table::new(&["ITEM", "STATUS", "READY", "CAUSE"]);
