@@ -32,7 +32,10 @@ impl Local {
     }
 
     fn ledger(&self) -> Result<Ledger> {
-        Ok(files::read_json(&self.ledger_file())?.unwrap_or_default())
+        let mut ledger: Ledger = files::read_json(&self.ledger_file())?.unwrap_or_default();
+        // Killed between a record and the ledger, a process leaves the record alone; its number is given all the same.
+        ledger.highest = ledger.highest.max(self.numbers()?.last().copied().unwrap_or_default());
+        Ok(ledger)
     }
 
     fn release(&self, number: u32, operation: &'static str) -> Result<Release> {
@@ -79,7 +82,7 @@ impl ReleaseStore for Local {
             return Err(OrchestratorError::new(ErrorKind::Conflict, operation, subject, reason));
         }
         ledger.highest = release.number;
-        // The record first: killed between the two, the same run writes the same record again.
+        // The record first: killed between the two, the same run finds it, and no other is given its number.
         files::write_json(&self.release_file(release.number), release)?;
         files::write_json(&self.ledger_file(), &ledger)
     }

@@ -10,9 +10,9 @@ use mlctl_core::item::{Desired, ItemId, ItemKind};
 use mlctl_core::overrides::{Override, OverrideKind};
 use mlctl_core::ports::{
     Artifact, Builder as _, ErrorKind, Fence, Inspector as _, LockRequest, LogQuery, Orchestrator as _,
-    OverrideStore, ProbeRequest, ReleaseInput, RunMirror, Through, Write,
+    OverrideStore, ProbeRequest, ReleaseInput, ReleaseStore, RunMirror, Through, Write,
 };
-use mlctl_core::release::Operator;
+use mlctl_core::release::{Operator, Release, ReleaseState};
 use mlctl_core::secret::Secret;
 use mlctl_core::status::Condition;
 use mlctl_core::system::{System, SystemFile};
@@ -31,6 +31,7 @@ pub fn trials() -> Vec<Trial> {
         trial("a_folder_that_an_ending_agent_still_holds_is_waited_for", held),
         trial("reading_an_empty_target_starts_nothing", reading),
         trial("journals_are_mirrored", journals),
+        trial("a_number_is_given_once_although_a_kill_cut_its_release_off", numbers),
     ]
 }
 
@@ -361,4 +362,36 @@ async fn journals() {
     assert_eq!((kept.len(), kept.last().map(String::as_str)), (1_000, Some("01D")));
     assert!(kept.contains(&"01A".to_owned()), "the oldest go first");
     assert_eq!(local.append("../x", "no").await.unwrap_err().kind, ErrorKind::Invalid);
+}
+
+async fn numbers() {
+    let world = World::new();
+    let local = world.connect().await;
+    let lease = local.lock(&lock_request()).await.unwrap();
+    let release = |number: u32| Release {
+        number,
+        tag: None,
+        system: "test".to_owned(),
+        created_at: jiff::Timestamp::UNIX_EPOCH,
+        author: lock_request().operator,
+        run: format!("run-{number}"),
+        state: ReleaseState::Pending,
+        rollback_of: None,
+        note: None,
+        desired: Desired::default(),
+    };
+    local.create(&release(1), lease.fence()).await.unwrap();
+    let ledger = std::fs::read_to_string(world.state().join("head.json")).unwrap();
+    local.create(&release(2), lease.fence()).await.unwrap();
+    // What a process leaves that dies between the record and the ledger.
+    std::fs::write(world.state().join("head.json"), ledger).unwrap();
+    assert_eq!(local.next_number().await.unwrap(), 3);
+    let again = Release { run: "another".to_owned(), ..release(2) };
+    assert_eq!(local.create(&again, lease.fence()).await.unwrap_err().kind, ErrorKind::Conflict);
+    local.create(&release(3), lease.fence()).await.unwrap();
+    let runs: Vec<String> =
+        ReleaseStore::list(&local).await.unwrap().into_iter().map(|release| release.run).collect();
+    assert_eq!(runs, ["run-1", "run-2", "run-3"]);
+    lease.release().await.unwrap();
+    local.stop().await.unwrap();
 }
