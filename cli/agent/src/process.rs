@@ -1,6 +1,9 @@
 //! Processes, known by pid and start time: a pid alone is reused, a zombie is dead.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
+use std::sync::OnceLock;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
@@ -83,6 +86,17 @@ impl Process {
         }
     }
 
+    /// Returns how it ended, while nobody has waited for it yet: the status is with the zombie until then.
+    pub(crate) fn left_status(self) -> Option<ExitStatus> {
+        let stat = Stat::read(self.pid).filter(|stat| stat.start == self.start && stat.is_dead())?;
+        stat.wait_status.map(ExitStatus::from_raw)
+    }
+
+    /// Says whether its number belongs to another process by now.
+    fn is_reused(self) -> bool {
+        Stat::read(self.pid).is_some_and(|stat| stat.start != self.start)
+    }
+
     /// Returns what it has used so far; none once it has ended.
     pub(crate) fn usage(self) -> Option<Usage> {
         let stat = Stat::read(self.pid)?;
@@ -98,13 +112,30 @@ pub(crate) fn group_memory(group: u32) -> u64 {
     all().filter(|(_, stat)| stat.group == group).map(|(_, stat)| stat.resident_bytes()).sum()
 }
 
-/// Kills what is left of a program's group after its shim was killed: the program itself dies with its shim, processes
-/// that it started do not. Group and session together are nobody else's: each is the number of a process that made it.
-pub(crate) fn kill_orphans(shim: Process, program: Process) {
-    for (pid, stat) in all().filter(|(_, stat)| stat.group == program.pid && stat.session == shim.pid) {
+/// Kills what is left of a shim's session after it was killed: the program itself dies with its shim, processes that it
+/// started do not. A number is not given to a new process while a session has it: a shim whose number is another's by
+/// now has left nothing.
+pub(crate) fn kill_orphans(shim: Process) {
+    if shim.start == 0 || shim.is_reused() {
+        return;
+    }
+    let of_session = |(pid, stat): &(u32, Stat)| {
+        *pid != shim.pid && stat.session == shim.pid && stat.start >= shim.start && !stat.is_dead()
+    };
+    for (pid, stat) in all().filter(of_session) {
         // One that has ended meanwhile is what was wanted.
         let _ = Process { pid, start: stat.start }.signal(Signal::KILL);
     }
+}
+
+/// Names this boot of the machine: pids and start times are those of one boot only. Empty where the kernel does not
+/// tell.
+pub(crate) fn boot() -> &'static str {
+    static BOOT: OnceLock<String> = OnceLock::new();
+    BOOT.get_or_init(|| {
+        let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        text.trim().to_owned()
+    })
 }
 
 /// Returns all processes of the machine that can be seen.
@@ -123,8 +154,11 @@ struct Stat {
     group: u32,
     session: u32,
     cpu_ticks: u64,
+    threads: u64,
     start: u64,
     resident_pages: u64,
+    /// As wait(2) would tell it; nothing to say before its end.
+    wait_status: Option<i32>,
 }
 
 impl Stat {
@@ -141,8 +175,10 @@ impl Stat {
             group: u32::try_from(number(2)?).ok()?,
             session: u32::try_from(number(3)?).ok()?,
             cpu_ticks: number(11)? + number(12)?,
+            threads: number(17)?,
             start: number(19)?,
             resident_pages: number(21)?,
+            wait_status: fields.get(49).and_then(|status| status.parse().ok()),
         })
     }
 
@@ -150,8 +186,9 @@ impl Stat {
         self.resident_pages * rustix::param::page_size() as u64
     }
 
+    /// A process lives on when only its first thread has ended, and holds its files until the last one has.
     const fn is_dead(&self) -> bool {
-        matches!(self.state, 'Z' | 'X' | 'x')
+        matches!(self.state, 'X' | 'x') || self.state == 'Z' && self.threads <= 1
     }
 }
 
@@ -170,10 +207,18 @@ mod tests {
                 group: 4242,
                 session: 4243,
                 cpu_ticks: 10,
+                threads: 1,
                 start: 987_654,
                 resident_pages: 250,
+                wait_status: None,
             };
             assert_eq!(stat, expected, "{name}");
+        }
+        for (state, threads, dead) in
+            [('S', 1, false), ('Z', 1, true), ('Z', 0, true), ('Z', 3, false), ('X', 1, true)]
+        {
+            let line = format!("7 (app) {state} 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 {threads} 0 5 0 0");
+            assert_eq!(Stat::parse(&line).unwrap().is_dead(), dead, "{line}");
         }
         assert_eq!(Stat::parse("4242 (app"), None);
         assert_eq!(Stat::parse("4242 (app) S 1"), None);
@@ -194,6 +239,49 @@ mod tests {
         }
         assert!(std::path::Path::new(&format!("/proc/{pid}")).exists());
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_zombie_tells_how_it_ended_until_it_is_waited_for() {
+        for (script, expected) in [("exit 7", (Some(7), None)), ("kill -9 $$", (None, Some(9)))] {
+            let mut child = std::process::Command::new("sh").args(["-c", script]).spawn().unwrap();
+            let process = Process::of_child(child.id());
+            while process.is_alive() {
+                std::thread::yield_now();
+            }
+            let status = process.left_status().unwrap();
+            assert_eq!((status.code(), status.signal()), expected, "{script}");
+            assert_eq!(Process { start: process.start + 1, ..process }.left_status(), None);
+            child.wait().unwrap();
+            assert_eq!(process.left_status(), None);
+        }
+        assert_eq!(Process::own().left_status(), None);
+    }
+
+    #[test]
+    fn orphans_are_those_of_the_shims_own_session_and_of_no_other() {
+        // It leads a session, as a shim does; what it starts is in it.
+        let script = "sleep 600 & echo $!; wait";
+        let mut shim = std::process::Command::new("setsid")
+            .args(["sh", "-c", script])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut told = std::io::BufReader::new(shim.stdout.take().unwrap());
+        std::io::BufRead::read_line(&mut told, &mut line).unwrap();
+        let orphan = Process::find(line.trim().parse().unwrap()).unwrap();
+        let known = Process::find(shim.id()).unwrap();
+        // The number of a shim that ended long ago: it is another's now, and so is everything in that session.
+        kill_orphans(Process { start: known.start - 1, ..known });
+        kill_orphans(Process { start: 0, ..known });
+        assert!(orphan.is_alive() && known.is_alive());
+        shim.kill().unwrap();
+        kill_orphans(known);
+        while orphan.is_alive() {
+            std::thread::yield_now();
+        }
+        shim.wait().unwrap();
     }
 
     #[tokio::test]

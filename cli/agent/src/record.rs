@@ -1,14 +1,16 @@
 //! What the processes of the local target leave for each other in the state folder.
 
 use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 
 use jiff::Timestamp;
 use mlctl_core::item::Digest;
 use mlctl_core::local_protocol::{EnvSource, Limits, WorkloadSpec};
 use serde::{Deserialize, Serialize};
 
-use crate::process::Process;
+use crate::process::{Process, boot};
 
 /// Files in a replica's folder.
 #[derive(Debug, Clone)]
@@ -23,7 +25,7 @@ impl ReplicaFolder {
     pub(crate) fn shim_spec(&self) -> PathBuf {
         self.0.join("shim.json")
     }
-    /// Held by the shim for as long as it lives.
+    /// Held by the shim for as long as it lives; names it ([`Process`]).
     pub(crate) fn shim_lock(&self) -> PathBuf {
         self.0.join("shim.lock")
     }
@@ -72,6 +74,21 @@ pub(crate) struct ShimSpec {
     pub(crate) grace_ms: u64,
     /// The listening socket to pass as descriptor 3.
     pub(crate) passed: Option<PassedSocket>,
+    /// The ports that were filled in.
+    #[serde(default)]
+    pub(crate) ports: Ports,
+    /// Whether the shim itself starts the program again whenever it ends unasked.
+    #[serde(default)]
+    pub(crate) restart: bool,
+}
+
+/// The ports of one run of a replica.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ports {
+    /// Its own.
+    pub(crate) own: Option<u16>,
+    /// That of its metrics.
+    pub(crate) metrics: Option<u16>,
 }
 
 /// Where to fetch a listening socket.
@@ -81,6 +98,9 @@ pub(crate) struct PassedSocket {
     pub(crate) relay: PathBuf,
     /// The service it belongs to.
     pub(crate) service: String,
+    /// The port it is bound to.
+    #[serde(default)]
+    pub(crate) port: u16,
 }
 
 /// A replica that runs.
@@ -95,6 +115,24 @@ pub(crate) struct ShimStatus {
     /// What of its limits is not enforced by the kernel, in words; none when all is.
     #[serde(default)]
     pub(crate) approximate: Option<String>,
+    /// The ports it was told: an agent that died while starting it may have chosen others for the next try.
+    #[serde(default)]
+    pub(crate) ports: Option<Ports>,
+    /// The boot of the machine that all this is about.
+    #[serde(default)]
+    pub(crate) boot: Option<String>,
+}
+
+impl ShimStatus {
+    /// Says whether the shim is the one that wrote this: neither pid nor start time mean anything in another boot.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.is_of_this_boot() && self.shim.is_alive()
+    }
+
+    /// Says whether its processes are of this boot of the machine.
+    pub(crate) fn is_of_this_boot(&self) -> bool {
+        self.boot.as_deref().is_none_or(|known| known == boot())
+    }
 }
 
 /// How a run of a replica ended.
@@ -115,6 +153,19 @@ pub(crate) struct ExitRecord {
 }
 
 impl ExitRecord {
+    /// Returns what there is to say of a run whose shim has left no word: how its program ended, when that can still
+    /// be seen.
+    pub(crate) fn unrecorded(program: Option<ExitStatus>) -> Self {
+        Self {
+            code: program.and_then(|status| status.code()),
+            signal: program.and_then(|status| status.signal()),
+            oom: false,
+            exec_error: None,
+            at: Timestamp::now(),
+            ran_ms: 0,
+        }
+    }
+
     /// Returns how people read it: `exit code 3`, `signal 9 (SIGKILL)`, `killed for its memory`.
     pub(crate) fn words(&self) -> String {
         if let Some(reason) = &self.exec_error {
@@ -221,5 +272,27 @@ impl WorkloadRecord {
         }
         let value = serde_json::to_value(&spec).unwrap_or_default();
         Revision { digest: Digest::of_json(&value), restart: self.restart.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_of_another_boot_or_of_a_reused_pid_is_of_nobody_alive() {
+        let own = Process::own();
+        let status = |shim: Process, known: Option<&str>| ShimStatus {
+            shim,
+            program: shim,
+            started_at: Timestamp::UNIX_EPOCH,
+            approximate: None,
+            ports: None,
+            boot: known.map(ToOwned::to_owned),
+        };
+        assert!(status(own, Some(boot())).is_alive());
+        assert!(status(own, None).is_alive(), "an older shim does not tell its boot");
+        assert!(!status(own, Some("another boot")).is_alive());
+        assert!(!status(Process { start: own.start + 1, ..own }, Some(boot())).is_alive());
     }
 }

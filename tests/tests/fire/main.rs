@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod crash;
+mod kills;
 
 use mlctl_tests::Sandbox;
 

@@ -20,6 +20,7 @@ mod rollout;
 mod runs;
 mod server;
 mod shims;
+mod start;
 mod supervisor;
 mod view;
 mod workload;
@@ -48,13 +49,15 @@ pub struct Settings {
 pub fn run(settings: Settings) -> Result<(), AgentError> {
     let layout = Layout::new(&settings.folder);
     disk::make_private_folder(layout.root())?;
-    let lock = disk::lock(&layout.agent_lock())?;
-    runtime::prepare(&settings.runtime)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(AgentError::process("start", "the agent's runtime"))?;
-    let result = runtime.block_on(server::serve(settings, layout));
-    drop(lock);
-    result
+    runtime.block_on(async {
+        let lock = disk::lock_soon(&layout.agent_lock()).await?;
+        runtime::prepare(&settings.runtime)?;
+        let result = server::serve(settings, layout).await;
+        drop(lock);
+        result
+    })
 }

@@ -1,11 +1,12 @@
 //! The runs of replicas: their starts, their news, their ends.
 
 use std::collections::BTreeSet;
+use std::process::ExitStatus;
 
 use super::probe::{self, Report};
 use super::replica::{Replica, State};
 use super::supervisor::{Message, Supervisor};
-use crate::process::kill_orphans;
+use crate::process::{Process, kill_orphans};
 use crate::record::{ExitRecord, Intent, ReplicaFolder, ShimStatus};
 use crate::{AgentError, disk};
 use jiff::Timestamp;
@@ -50,13 +51,18 @@ impl Supervisor {
             take_over(replica, &status, &self.tell);
             return;
         }
+        if let Some(shim) = disk::holder(&replica.folder.shim_lock()).filter(|shim| Some(*shim) != ours) {
+            follow(replica, shim, &self.tell);
+            return;
+        }
         // A program that ends at once is gone before anybody looks whether it has begun.
-        let begun = if replica.state == State::Starting { replica.has_started() } else { None };
+        let begun =
+            if matches!(replica.state, State::Starting { .. }) { replica.has_started() } else { None };
         if let Some(status) = begun {
             self.note_start(name, &status);
         }
         let Some(replica) = self.replicas.get_mut(name) else { return };
-        let exit = end_of_run(&replica.folder);
+        let exit = end_of_run(&replica.folder, ours, replica.left);
         let words = exit.words();
         let reason = match replica.record.intent {
             Intent::Run if exit.oom => "oom",
@@ -80,6 +86,15 @@ impl Supervisor {
         self.events.note(&service, Some(name), "started", text);
     }
 
+    /// Takes note that a program has ended. Its shim ends within moments and tells how; one that hangs does neither, and
+    /// the zombie it has not waited for serves nobody.
+    pub(super) fn take_program_end(&mut self, name: &str, run: u64) {
+        // A shim that has ended has told already.
+        if let Some(replica) = self.replicas.get_mut(name).filter(|r| r.run == run && r.shim.is_some()) {
+            replica.program_ended();
+        }
+    }
+
     /// Starts what is due, follows what has started, kills what does not end.
     pub(super) fn follow_runs(&mut self, now: Instant) {
         let names: Vec<String> = self.replicas.keys().cloned().collect();
@@ -90,10 +105,16 @@ impl Supervisor {
                 self.events.note(&service, Some(&name), "available", "stayed ready");
             }
             match replica.state {
-                State::Starting if replica.shim.is_some() => {
+                State::Starting { deadline } if replica.shim.is_some() => {
                     if let Some(status) = replica.has_started() {
+                        watch_program(replica, &self.tell);
                         replica.prober = Some(probe_of(replica, &self.tell, false));
                         self.note_start(&name, &status);
+                    } else if deadline <= now {
+                        let service = replica.record.service.clone();
+                        let text = "its shim does not tell of its program; it is killed";
+                        self.events.note(&service, Some(&name), "hangs", text);
+                        replica.kill();
                     }
                 }
                 State::BackOff { until } if until <= now && self.stopping.is_empty() => {
@@ -118,6 +139,10 @@ impl Supervisor {
             take_over(replica, &status, &self.tell);
             return;
         }
+        if let Some(shim) = disk::holder(&replica.folder.shim_lock()) {
+            follow(replica, shim, &self.tell);
+            return;
+        }
         match replica.start(&self.layout, &relay, &taken) {
             Ok(mut child) => {
                 let (tell, name, run) = (self.tell.clone(), name.to_owned(), replica.run);
@@ -134,14 +159,8 @@ impl Supervisor {
                     other => other.to_string(),
                 };
                 let service = replica.record.service.clone();
-                replica.ended(ExitRecord {
-                    code: None,
-                    signal: None,
-                    oom: false,
-                    exec_error: Some(reason.clone()),
-                    at: Timestamp::now(),
-                    ran_ms: 0,
-                });
+                replica
+                    .ended(ExitRecord { exec_error: Some(reason.clone()), ..ExitRecord::unrecorded(None) });
                 self.events.note(&service, Some(name), "not_started", reason);
             }
         }
@@ -158,20 +177,40 @@ impl Supervisor {
 /// Returns who runs in a folder now.
 pub(super) fn running(folder: &ReplicaFolder) -> Option<ShimStatus> {
     let status: Option<ShimStatus> = disk::read_volatile(&folder.status()).ok().flatten();
-    status.filter(|status| status.shim.is_alive())
+    status.filter(ShimStatus::is_alive)
 }
 
 /// Goes on with a run that another agent has begun.
 pub(super) fn take_over(replica: &mut Replica, status: &ShimStatus, tell: &mpsc::Sender<Message>) {
     replica.adopt(status);
-    let (ended, name, run, shim) = (tell.clone(), replica.name.clone(), replica.run, status.shim);
-    tokio::spawn(async move {
-        shim.ended().await;
-        let _ = ended.send(Message::ShimEnded { replica: name, run }).await;
-    });
+    watch_shim(replica, status.shim, tell);
+    watch_program(replica, tell);
     if replica.state == State::Running {
         replica.prober = Some(probe_of(replica, tell, replica.record.proven));
     }
+}
+
+/// Goes on with a start that another agent has begun: its shim has not told of its program yet.
+pub(super) fn follow(replica: &mut Replica, shim: Process, tell: &mpsc::Sender<Message>) {
+    replica.expect(shim);
+    watch_shim(replica, shim, tell);
+}
+
+fn watch_shim(replica: &Replica, shim: Process, tell: &mpsc::Sender<Message>) {
+    let (tell, name, run) = (tell.clone(), replica.name.clone(), replica.run);
+    tokio::spawn(async move {
+        shim.ended().await;
+        let _ = tell.send(Message::ShimEnded { replica: name, run }).await;
+    });
+}
+
+fn watch_program(replica: &Replica, tell: &mpsc::Sender<Message>) {
+    let Some(program) = replica.program else { return };
+    let (tell, name, run) = (tell.clone(), replica.name.clone(), replica.run);
+    tokio::spawn(async move {
+        program.ended().await;
+        let _ = tell.send(Message::ProgramEnded { replica: name, run }).await;
+    });
 }
 
 /// Begins to probe a replica.
@@ -191,14 +230,20 @@ pub(super) fn probe_of(
     tokio::spawn(probe::watch(health, port, started, report)).abort_handle()
 }
 
-/// Reads how a run ended. A shim that was killed has left no word, and perhaps processes that its program started.
-pub(super) fn end_of_run(folder: &ReplicaFolder) -> ExitRecord {
+/// Reads how a run ended. A shim that was killed has left no word, and perhaps processes that its program started:
+/// `shim` is the one we started, which may not have come as far as telling its name.
+pub(super) fn end_of_run(
+    folder: &ReplicaFolder,
+    shim: Option<Process>,
+    left: Option<ExitStatus>,
+) -> ExitRecord {
     if let Some(exit) = disk::read_volatile(&folder.exit()).ok().flatten() {
         return exit;
     }
     let status: Option<ShimStatus> = disk::read_volatile(&folder.status()).ok().flatten();
-    if let Some(status) = status.filter(|status| !status.shim.is_alive()) {
-        kill_orphans(status.shim, status.program);
+    let known = status.filter(ShimStatus::is_of_this_boot).map(|status| status.shim);
+    for shim in known.into_iter().chain(shim).filter(|shim| !shim.is_alive()) {
+        kill_orphans(shim);
     }
-    ExitRecord { code: None, signal: None, oom: false, exec_error: None, at: Timestamp::now(), ran_ms: 0 }
+    ExitRecord::unrecorded(left)
 }

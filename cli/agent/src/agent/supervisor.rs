@@ -59,8 +59,20 @@ pub(super) enum Message {
         /// Which of its runs.
         run: u64,
     },
-    /// A relay has ended.
+    /// A program has ended; its shim has not yet.
+    ProgramEnded {
+        /// Which replica.
+        replica: String,
+        /// Of which of its runs.
+        run: u64,
+    },
+    /// The relay's shim has ended.
     RelayEnded,
+    /// A relay has ended, and its shim starts another.
+    RelayLost {
+        /// Which one.
+        meeting: u64,
+    },
 }
 
 /// All workloads as last told.
@@ -132,7 +144,9 @@ impl Supervisor {
             Message::Request { request, reply } => self.answer(request, reply),
             Message::Report { replica, run, report } => self.take_report(&replica, run, report),
             Message::ShimEnded { replica, run } => self.take_end(&replica, run),
+            Message::ProgramEnded { replica, run } => self.take_program_end(&replica, run),
             Message::RelayEnded => self.relay.has_ended(),
+            Message::RelayLost { meeting } => self.relay.was_lost(meeting),
         }
     }
 
@@ -307,7 +321,7 @@ impl Supervisor {
     fn next_round(&self) -> Instant {
         let now = Instant::now();
         let due = self.replicas.values().map(|replica| match replica.state {
-            State::Starting | State::Draining { .. } => now + MOVING,
+            State::Starting { .. } | State::Draining { .. } => now + MOVING,
             State::BackOff { until } => until,
             State::Stopping { deadline } => deadline,
             State::Running if !replica.is_available(now) => replica.available_at().unwrap_or(now + RESTING),

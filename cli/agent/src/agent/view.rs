@@ -143,7 +143,7 @@ pub(super) fn gone(name: &str, last: Option<&WorkloadView>, retired: Option<u64>
 
 fn state_word(replica: &Replica) -> &'static str {
     match replica.state {
-        State::Starting => "starting",
+        State::Starting { .. } => "starting",
         State::Running if replica.is_ready() => "ready",
         State::Running => "running",
         State::BackOff { .. } => "back_off",

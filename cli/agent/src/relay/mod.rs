@@ -9,6 +9,7 @@
 
 mod control;
 mod forward;
+mod last;
 mod table;
 
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ use std::path::Path;
 use mlctl_core::local_protocol::SocketMode;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use control::{ask, await_socket, fetch_socket, give_socket};
+pub(crate) use control::{ask, attend, await_socket, keep_socket};
 
 use crate::AgentError;
 
@@ -65,6 +66,8 @@ pub(crate) enum RelayRequest {
         /// The service.
         service: String,
     },
+    /// I want to know when you end: do not close this conversation before.
+    Attend,
     /// Here, beside this, is the listening socket of that service: an earlier relay had bound it, and replicas accept
     /// from it still, so that its port cannot be bound again.
     Take {
@@ -79,7 +82,7 @@ pub(crate) enum RelayRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "response")]
 pub(crate) enum RelayResponse {
-    /// To `Hello`.
+    /// To `Hello` and `Attend`.
     Hello {
         /// Its [`RELAY_PROTOCOL`].
         protocol: u32,
@@ -103,17 +106,18 @@ pub(crate) enum RelayResponse {
     },
 }
 
-/// Serves as the relay until the process is ended.
+/// Serves as the relay until the process is ended. `last` is where the table is kept for the next relay, which so can
+/// do without an agent.
 ///
 /// # Errors
 /// The control socket cannot be bound.
-pub fn run(socket: &Path) -> Result<(), AgentError> {
+pub fn run(socket: &Path, last: &Path) -> Result<(), AgentError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(AgentError::process("start", "the relay's runtime"))?;
-    let result = runtime.block_on(control::serve(socket));
+    let result = runtime.block_on(control::serve(socket, last));
     // Connections that are open end with the process; nobody waits for their tasks.
     runtime.shutdown_background();
     result

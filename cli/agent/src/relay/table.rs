@@ -1,6 +1,6 @@
 //! Which connections go where, and how many are open.
 
-use std::collections::{BTreeMap, HashMap, btree_map};
+use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,9 +19,18 @@ const BACKLOG: u32 = 4096;
 /// All listening addresses.
 #[derive(Default)]
 pub(super) struct Table {
-    setting: tokio::sync::Mutex<()>,
+    /// What was last asked for. Held while it is put in force.
+    wanted: tokio::sync::Mutex<Wanted>,
     entries: Mutex<BTreeMap<String, Entry>>,
     open: Arc<Mutex<HashMap<String, Arc<AtomicUsize>>>>,
+}
+
+/// A table as it was asked for.
+#[derive(Default)]
+struct Wanted {
+    fronts: Vec<Front>,
+    /// True when some port of it could not be taken.
+    lacking: bool,
 }
 
 struct Entry {
@@ -89,7 +98,22 @@ impl Routes {
 impl Table {
     /// Makes this the whole table; returns why ports could not be taken, by service. Connections that are open stay.
     pub(super) async fn set(&self, fronts: Vec<Front>) -> BTreeMap<String, String> {
-        let _one_at_a_time = self.setting.lock().await;
+        let mut wanted = self.wanted.lock().await;
+        wanted.fronts.clone_from(&fronts);
+        let failed = self.put_in_force(fronts).await;
+        wanted.lacking = !failed.is_empty();
+        failed
+    }
+
+    /// Tries again what could not be taken: whoever has a port may have ended meanwhile.
+    pub(super) async fn retry(&self) {
+        let mut wanted = self.wanted.lock().await;
+        if wanted.lacking {
+            wanted.lacking = !self.put_in_force(wanted.fronts.clone()).await.is_empty();
+        }
+    }
+
+    async fn put_in_force(&self, fronts: Vec<Front>) -> BTreeMap<String, String> {
         self.close_what_is_not_in(&fronts).await;
         let mut failed = BTreeMap::new();
         for front in fronts {
@@ -157,22 +181,28 @@ impl Table {
         })
     }
 
-    /// Takes over the bound socket of a service that others accept for.
-    pub(super) fn take(&self, service: String, port: u16, socket: Option<OwnedFd>) -> Result<(), String> {
+    /// Takes over the bound socket of a service that others accept for; one that has its socket needs no other. What
+    /// the table does not ask for is refused: nobody would ever close it.
+    pub(super) async fn take(
+        &self,
+        service: String,
+        port: u16,
+        socket: Option<OwnedFd>,
+    ) -> Result<(), String> {
         let socket = socket.ok_or("no descriptor came with the request")?;
         let listener = std::net::TcpListener::from(socket);
         match listener.local_addr() {
             Ok(address) if address.port() == port => {}
             _ => return Err(format!("that is no socket of port {port}")),
         }
-        let entry = Entry { port, routes: self.routes(Vec::new()), socket: Bound::Passed(listener) };
-        match hold(&self.entries).entry(service) {
-            btree_map::Entry::Occupied(known) => Err(format!("{} has a socket already", known.key())),
-            btree_map::Entry::Vacant(place) => {
-                place.insert(entry);
-                Ok(())
-            }
+        let wanted = self.wanted.lock().await;
+        let asked = |f: &Front| f.service == service && f.port == port && f.mode == SocketMode::Passed;
+        if !wanted.fronts.iter().any(asked) {
+            return Err(format!("no passed socket of {service} on port {port} is asked for"));
         }
+        let entry = Entry { port, routes: self.routes(Vec::new()), socket: Bound::Passed(listener) };
+        hold(&self.entries).entry(service).or_insert(entry);
+        Ok(())
     }
 
     /// Returns the open connections by replica, those without left out.
@@ -261,6 +291,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_port_that_was_taken_is_tried_again_without_being_asked() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let table = Table::default();
+        let front = Front { service: "api".to_owned(), port, mode: SocketMode::Relay, backends: vec![] };
+        assert_eq!(table.set(vec![front]).await.len(), 1);
+        table.retry().await;
+        assert!(hold(&table.entries).is_empty());
+        drop(taken);
+        table.retry().await;
+        assert!(hold(&table.entries).contains_key("api"));
+    }
+
+    #[tokio::test]
     async fn a_socket_that_is_in_use_is_taken_over_where_it_cannot_be_bound() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -268,11 +312,16 @@ mod tests {
         let front = Front { service: "web".to_owned(), port, mode: SocketMode::Passed, backends: vec![] };
         let table = Table::default();
         assert_eq!(table.set(vec![front.clone()]).await.len(), 1, "it is bound already");
-        assert!(table.take("web".to_owned(), port, None).is_err());
-        assert!(table.take("web".to_owned(), port + 1, Some(copy())).is_err());
-        table.take("web".to_owned(), port, Some(copy())).unwrap();
-        assert!(table.take("web".to_owned(), port, Some(copy())).is_err(), "once is enough");
+        let give = async |service: &str, port, socket| table.take(service.to_owned(), port, socket).await;
+        assert!(give("web", port, None).await.is_err());
+        assert!(give("web", port + 1, Some(copy())).await.is_err());
+        assert!(give("other", port, Some(copy())).await.unwrap_err().contains("is asked for"));
+        give("web", port, Some(copy())).await.unwrap();
+        give("web", port, Some(copy())).await.unwrap();
+        table.retry().await;
         assert!(table.set(vec![front]).await.is_empty());
         assert!(table.passed_socket("web").is_ok());
+        table.set(Vec::new()).await;
+        assert!(give("web", port, Some(copy())).await.is_err(), "it was removed");
     }
 }

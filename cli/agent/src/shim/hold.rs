@@ -10,13 +10,14 @@ use mlctl_core::local_protocol::{EnvSource, Layout};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::cgroup::Cgroup;
 use super::limit::MemoryWatch;
 use super::log::{LogFile, keep_log};
-use crate::process::Process;
+use crate::process::{Process, boot};
 use crate::record::{ExitRecord, ReplicaFolder, ShimSpec, ShimStatus};
 use crate::{AgentError, disk, relay};
 
@@ -24,58 +25,132 @@ use crate::{AgentError, disk, relay};
 const LOG_TAIL: Duration = Duration::from_millis(500);
 /// How long a relay that is just starting is waited for.
 const SOCKET_WAIT: Duration = Duration::from_secs(5);
+/// From one start to the next of a program that the shim itself starts again.
+const RESTART_PAUSE: Duration = Duration::from_millis(500);
 
-/// Runs the program to its end and records both.
+/// Runs the program to its end and records both; again and again where it is to be started again.
 pub(super) async fn hold(folder: &ReplicaFolder) -> Result<(), AgentError> {
     let spec: ShimSpec = disk::read_json(&folder.shim_spec())?.ok_or_else(|| AgentError::File {
         operation: "read",
         path: folder.shim_spec(),
         source: io::ErrorKind::NotFound.into(),
     })?;
+    let mut orders = Orders::hear()?;
+    loop {
+        let begun = Instant::now();
+        let ended = run(folder, &spec, &mut orders).await?;
+        if !spec.restart || ended == Ended::AsAsked {
+            return Ok(());
+        }
+        // One that lasted is started again at once: addresses are closed meanwhile.
+        tokio::select! {
+            () = sleep_until(begun + RESTART_PAUSE) => {}
+            _ = orders.terminate.recv() => return Ok(()),
+            _ = orders.quit.recv() => return Ok(()),
+        }
+    }
+}
+
+/// Why a run is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// The shim was asked to end it.
+    AsAsked,
+    /// It ended, or could not be started.
+    ByItself,
+}
+
+/// The signals a shim obeys.
+struct Orders {
+    terminate: Signals,
+    quit: Signals,
+    /// Watched, not ignored: an ignored signal would stay ignored in the program.
+    _deaf: [Signals; 2],
+}
+
+impl Orders {
+    fn hear() -> Result<Self, AgentError> {
+        let watch = |kind| signal(kind).map_err(AgentError::process("watch the signals of", "the shim"));
+        Ok(Self {
+            terminate: watch(SignalKind::terminate())?,
+            quit: watch(SignalKind::quit())?,
+            _deaf: [watch(SignalKind::hangup())?, watch(SignalKind::interrupt())?],
+        })
+    }
+}
+
+/// One run from start to end.
+async fn run(folder: &ReplicaFolder, spec: &ShimSpec, orders: &mut Orders) -> Result<Ended, AgentError> {
     for old in [folder.status(), folder.exit(), folder.exec_error()] {
         disk::remove(&old)?;
     }
-    let watch = |kind| signal(kind).map_err(AgentError::process("watch the signals of", "the shim"));
-    // Watched, not ignored: an ignored signal would stay ignored in the program.
-    let _hangup = watch(SignalKind::hangup())?;
-    let _interrupt = watch(SignalKind::interrupt())?;
-    let mut terminate = watch(SignalKind::terminate())?;
-    let mut quit = watch(SignalKind::quit())?;
-
     let started_at = Timestamp::now();
     let started = Instant::now();
     let cgroup = Cgroup::create(&spec.limits);
-    let (mut child, log) = match start(folder, &spec, cgroup.as_ref()).await {
+    let Running { mut child, log, keeper } = match start(folder, spec, cgroup.as_ref()).await {
         Ok(running) => running,
         Err(reason) => {
-            let record = ExitRecord {
-                code: None,
-                signal: None,
-                oom: false,
-                exec_error: Some(reason),
-                at: Timestamp::now(),
-                ran_ms: 0,
-            };
-            return disk::write_json(&folder.exit(), &record, disk::Durability::Process);
+            let record = ExitRecord { exec_error: Some(reason), ..ExitRecord::unrecorded(None) };
+            disk::write_json(&folder.exit(), &record, disk::Durability::Process)?;
+            return Ok(Ended::ByItself);
         }
     };
     let pid = child.id().unwrap_or_default();
+    let program = Process::of_child(pid);
     let status = ShimStatus {
         shim: Process::own(),
-        program: Process::of_child(pid),
+        program,
         started_at,
-        approximate: cgroup.is_none().then(|| approximate(&spec)).flatten(),
+        approximate: cgroup.is_none().then(|| approximate(spec)).flatten(),
+        ports: Some(spec.ports),
+        boot: Some(boot().to_owned()),
     };
     disk::write_json(&folder.status(), &status, disk::Durability::Process)?;
 
     let group = Pid::from_raw(i32::try_from(pid).unwrap_or(i32::MAX));
-    let grace = Duration::from_millis(spec.grace_ms);
     let mut memory = MemoryWatch::new(if cgroup.is_some() { None } else { spec.limits.memory_bytes }, pid);
+    let ended = follow(&mut child, program, group, spec, orders, &mut memory).await;
+    // Whatever it left behind in its group ends with it; the log then has an end too. It was not waited for yet, so
+    // the number of its group cannot be another's.
+    kill(group, Signal::SIGKILL);
+    let exit = child.wait().await.map_err(AgentError::process("wait for", "the program"))?;
+    // A log that an escaped orphan keeps open is left to the orphan.
+    let _ = timeout(LOG_TAIL, log).await;
+    if let Some(keeper) = keeper {
+        keeper.abort();
+    }
+    let oom = memory.was_exceeded() || cgroup.as_ref().is_some_and(Cgroup::was_exceeded);
+    let record = record(folder, exit, oom, started)?;
+    disk::write_json(&folder.exit(), &record, disk::Durability::Process)?;
+    Ok(ended)
+}
+
+/// Obeys orders and watches limits until the program has ended; it is left a zombie.
+async fn follow(
+    child: &mut Child,
+    program: Process,
+    group: Pid,
+    spec: &ShimSpec,
+    orders: &mut Orders,
+    memory: &mut MemoryWatch,
+) -> Ended {
+    let grace = Duration::from_millis(spec.grace_ms);
     let mut deadline: Option<Instant> = None;
-    let exit = loop {
+    let mut ended = Ended::ByItself;
+    let end = async {
+        if program.start == 0 {
+            // It could not be looked at: waited for, it is at least known to have ended.
+            let _ = child.wait().await;
+        } else {
+            program.ended().await;
+        }
+    };
+    tokio::pin!(end);
+    loop {
         tokio::select! {
-            exit = child.wait() => break exit.map_err(AgentError::process("wait for", "the program"))?,
-            _ = terminate.recv() => {
+            () = &mut end => return ended,
+            _ = orders.terminate.recv() => {
+                ended = Ended::AsAsked;
                 if deadline.is_some() {
                     kill(group, Signal::SIGKILL);
                 } else {
@@ -83,21 +158,17 @@ pub(super) async fn hold(folder: &ReplicaFolder) -> Result<(), AgentError> {
                     kill(group, stop_signal(&spec.stop_signal));
                 }
             }
-            _ = quit.recv() => kill(group, Signal::SIGKILL),
+            _ = orders.quit.recv() => {
+                ended = Ended::AsAsked;
+                kill(group, Signal::SIGKILL);
+            }
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                 kill(group, Signal::SIGKILL);
                 deadline = Some(Instant::now() + Duration::from_secs(1));
             }
             () = memory.exceeded() => kill(group, Signal::SIGKILL),
         }
-    };
-    // Whatever it left behind in its group ends with it; the log then has an end too.
-    kill(group, Signal::SIGKILL);
-    // A log that an escaped orphan keeps open is left to the orphan.
-    let _ = timeout(LOG_TAIL, log).await;
-    let oom = memory.was_exceeded() || cgroup.as_ref().is_some_and(Cgroup::was_exceeded);
-    let record = record(folder, exit, oom, started)?;
-    disk::write_json(&folder.exit(), &record, disk::Durability::Process)
+    }
 }
 
 fn record(
@@ -122,23 +193,30 @@ fn record(
     })
 }
 
+/// A program that was started.
+struct Running {
+    child: Child,
+    log: JoinHandle<()>,
+    /// Gives its listening socket to relays that come after.
+    keeper: Option<JoinHandle<()>>,
+}
+
 /// Starts the program; the error is a sentence for people.
-async fn start(
-    folder: &ReplicaFolder,
-    spec: &ShimSpec,
-    cgroup: Option<&Cgroup>,
-) -> Result<(Child, tokio::task::JoinHandle<()>), String> {
+async fn start(folder: &ReplicaFolder, spec: &ShimSpec, cgroup: Option<&Cgroup>) -> Result<Running, String> {
     let mut command = Command::new("/proc/self/exe");
     command.arg0("mlctl").arg("shim-exec").arg("--parent").arg(std::process::id().to_string());
     command.arg("--report").arg(folder.exec_error());
     if let Some(cgroup) = cgroup {
         command.arg("--cgroup").arg(cgroup.path());
     }
+    let mut keeper = None;
     match &spec.passed {
         Some(passed) => {
             let socket = relay::await_socket(&passed.relay, &passed.service, SOCKET_WAIT)
                 .await
                 .map_err(|e| format!("cannot get the listening socket of {}: {e}", passed.service))?;
+            let copy = socket.try_clone().map_err(|e| format!("cannot copy its listening socket: {e}"))?;
+            keeper = Some((passed.clone(), copy));
             command.arg("--listen").stdin(Stdio::from(socket));
         }
         None => {
@@ -169,7 +247,8 @@ async fn start(
     // The command holds the writing ends; with them open the log would never end.
     drop(command);
     let log = tokio::spawn(keep_log(reader.into(), file));
-    Ok((child, log))
+    let keeper = keeper.map(|(passed, socket)| tokio::spawn(relay::keep_socket(passed, socket)));
+    Ok(Running { child, log, keeper })
 }
 
 /// Signals the whole group; it may be gone already.

@@ -1,7 +1,8 @@
 //! Holds one replica: its log, its wait status, its limits and its stop signal.
 //!
 //! Signals to the shim: SIGTERM asks the replica to end and kills it after its grace; SIGQUIT, or SIGTERM again,
-//! kills it at once. SIGHUP and SIGINT are for terminals and ignored. The shim ends when its replica has ended.
+//! kills it at once. SIGHUP and SIGINT are for terminals and ignored. The shim ends when its replica has ended; that of
+//! the relay starts it again unless it was asked to end, so that addresses come back without an agent.
 
 mod cgroup;
 mod hold;
@@ -20,14 +21,16 @@ use crate::{AgentError, disk};
 /// The folder is held already, or cannot be read or written. That the program fails is no error: it is recorded.
 pub fn run(folder: &Path) -> Result<(), AgentError> {
     let folder = ReplicaFolder(folder.to_owned());
-    let lock = disk::lock(&folder.shim_lock())?;
     // Fails when we lead a session already.
     let _ = nix::unistd::setsid();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(AgentError::process("start", "the shim's runtime"))?;
-    let result = runtime.block_on(hold::hold(&folder));
-    drop(lock);
-    result
+    runtime.block_on(async {
+        let lock = disk::lock_soon(&folder.shim_lock()).await?;
+        let result = hold::hold(&folder).await;
+        drop(lock);
+        result
+    })
 }

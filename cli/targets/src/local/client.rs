@@ -15,7 +15,7 @@ use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::LocalSettings;
-use super::files;
+use super::{files, process};
 
 /// For one answer. A write that stops replicas takes as long as they do and has a limit of its own.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
@@ -229,8 +229,9 @@ impl Client {
     /// Waits until the agent that was asked to end has ended: its lock is free then, or another's.
     async fn gone(&self, operation: &'static str, pid: u32) -> Result<()> {
         let deadline = Instant::now() + AGENT_WAIT;
-        let process = PathBuf::from(format!("/proc/{pid}"));
-        while self.is_held() && process.exists() {
+        // Another process may get its number while another agent gets its lock: neither is waited for.
+        let asked = process::started(pid);
+        while asked.is_some() && process::started(pid) == asked && self.is_held() {
             if Instant::now() >= deadline {
                 let reason = format!("it was asked to end and does not; its log is {}", self.log());
                 return Err(OrchestratorError::new(ErrorKind::Timeout, operation, "the agent", reason));

@@ -18,6 +18,7 @@ mod maintenance;
 mod observe;
 mod overrides;
 mod preview;
+mod process;
 mod releases;
 mod resolve;
 mod routes;
