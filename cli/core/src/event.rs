@@ -158,10 +158,16 @@ pub enum EventKind {
         step: String,
         /// The item it is about.
         item: ItemId,
-        /// What it is: `log`, `exit`, `probe`, `event`, `replica`.
+        /// What it is: `failure`, `status`, `replica`, `log`, `previous_log`, `event`, `probe`, `gate`, `plan`.
         what: String,
-        /// The lines, oldest first.
+        /// The lines, oldest first, with secrets starred.
         lines: Vec<String>,
+        /// What was left out to bound it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cut: Option<String>,
+        /// The file that keeps it beside the run; none where it could not be written.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        file: Option<String>,
     },
     /// A step ended.
     StepFinished {

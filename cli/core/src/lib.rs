@@ -18,6 +18,7 @@ pub mod event;
 pub mod gate;
 pub mod item;
 pub mod local_protocol;
+pub mod mask;
 pub mod metrics;
 pub mod overrides;
 pub mod plan;

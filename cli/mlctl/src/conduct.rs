@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mlctl_core::clock::SystemClock;
+use mlctl_core::clock::{Clock as _, SystemClock};
 use mlctl_core::event::{Event, EventSink, Fanout};
 use mlctl_core::plan::Plan;
 use mlctl_core::ports::{ErrorKind, Lease, LockHolder, LockRequest, Orchestrator};
@@ -16,7 +16,7 @@ use crate::output::{Printer, report};
 use crate::session::Session;
 use crate::settings::Settings;
 use crate::signals::Signals;
-use crate::store::KeptRun;
+use crate::store::{Elsewhere, EvidenceFolder, KeptRun};
 
 /// How long the lease lives without renewal.
 pub const LEASE_TTL: Duration = Duration::from_secs(15);
@@ -103,6 +103,7 @@ impl<'a> Conduct<'a> {
     /// As [`Self::carry_out`]; the world may have moved, each step probes it anew.
     pub async fn resume(&self, kept: &KeptRun) -> Result<ExitStatus, CommandError> {
         let replay = &kept.replay;
+        self.session.runs.agrees(&replay.run, &kept.text)?;
         self.session.runs.begin(&replay.run)?;
         let lease = self.lock(&replay.plan.operation, &replay.run).await?;
         let result = self.run(&replay.run, &replay.plan, Some(kept), lease.as_ref()).await;
@@ -117,6 +118,14 @@ impl<'a> Conduct<'a> {
         lease: &dyn Lease,
     ) -> Result<ExitStatus, CommandError> {
         let (session, printer) = (self.session, self.printer);
+        let target = &session.target;
+        let elsewhere = Elsewhere {
+            mirror: target.mirror.as_ref(),
+            releases: target.releases.as_ref(),
+            orchestrator: target.orchestrator.as_ref(),
+        };
+        let trouble = session.runs.prune(run, elsewhere, SystemClock.now()).await;
+        trouble.iter().for_each(|text| printer.warning(text));
         let so_far = kept.map(|kept| kept.text.as_str()).unwrap_or_default();
         let journal = session.runs.journal(run, so_far, Arc::clone(&session.target.mirror))?;
         let events = session.runs.events(run)?;
@@ -128,8 +137,9 @@ impl<'a> Conduct<'a> {
             sinks.push(github);
         }
         let fanout = Fanout(sinks);
+        let warn = |text: &str| printer.warning(text);
+        let keeper = EvidenceFolder::new(session.runs.evidence(run), &fanout, &warn);
         let (canceller, cancel) = Canceller::new();
-        let target = &session.target;
         let ports = Ports {
             orchestrator: target.orchestrator.as_ref(),
             inspector: target.inspector.as_ref(),
@@ -149,7 +159,7 @@ impl<'a> Conduct<'a> {
             lease,
             lease_ttl: LEASE_TTL,
             journal: &journal,
-            sink: &fanout,
+            sink: &keeper,
             cancel: &cancel,
         };
         let report = tokio::select! {

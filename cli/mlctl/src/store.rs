@@ -1,4 +1,10 @@
-//! RunStore on disk: per run a write-ahead journal and an event file, both JSON lines, mirrored on the target.
+//! RunStore on disk: per run a write-ahead journal, an event file and the evidence of its failures. The journal is
+//! mirrored on the target; events and evidence are not (why: `mlctl_core::run`, evidence).
+
+mod evidence;
+mod home;
+mod kept;
+mod retention;
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write as _;
@@ -9,10 +15,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use mlctl_core::event::{Event, EventSink};
 use mlctl_core::ports::{Journal, JournalError, RunMirror};
-use mlctl_core::run::journal;
-use mlctl_core::run::journal::Replay;
 
+use self::home::HomeFile;
 use crate::error::{CommandError, ExitStatus};
+
+pub use self::evidence::{EvidenceFolder, EvidenceIndex};
+pub(crate) use self::home::inspect_file;
+pub use self::kept::{Kept, KeptRun, kept_run, unfinished};
+pub use self::retention::Elsewhere;
 
 /// Finds and makes run folders.
 #[derive(Debug, Clone)]
@@ -23,7 +33,7 @@ pub struct RunStore {
 /// The journal of one run, open for appending.
 pub struct RunJournal {
     run: String,
-    file: Mutex<File>,
+    home: Mutex<HomeFile>,
     mirror: Arc<dyn RunMirror>,
 }
 
@@ -34,8 +44,6 @@ impl RunStore {
     /// Returns the store of one target below a state folder.
     #[must_use]
     pub fn new(state: &Path, target: &str, system: &str) -> Self {
-        let safe =
-            |text: &str| text.replace(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_', "_");
         Self { folder: state.join("runs").join(safe(target)).join(safe(system)) }
     }
 
@@ -44,8 +52,7 @@ impl RunStore {
     /// # Errors
     /// A folder that cannot be written.
     pub fn begin(&self, run: &str) -> Result<(), CommandError> {
-        for name in ["journal.jsonl", "events.jsonl"] {
-            let path = self.folder.join(run).join(name);
+        for path in [self.journal_path(run), self.run(run).join("events.jsonl")] {
             open(&path).map_err(|error| {
                 let text = format!("open {}: {error}; nothing was changed on the target", path.display());
                 CommandError::new(ExitStatus::Failed, text).hint(
@@ -58,14 +65,23 @@ impl RunStore {
 
     /// Takes the files of a run away again that never began.
     pub fn forget(&self, run: &str) {
-        let folder = self.folder.join(run);
-        if std::fs::metadata(folder.join("journal.jsonl")).is_ok_and(|file| file.len() == 0) {
+        if std::fs::metadata(self.journal_path(run)).is_ok_and(|file| file.len() == 0) {
             // An empty folder left behind is no harm.
-            let _ = std::fs::remove_dir_all(folder);
+            let _ = std::fs::remove_dir_all(self.run(run));
         }
     }
 
     /// Opens the journal of a run for appending. `so_far` is what the mirror holds and this folder may have lost.
+    ///
+    /// A record that only the home copy has is forgotten, for the mirror is what every machine sees. That is safe
+    /// whatever it says, because a record is written at home first and on the target next, and acted on only then:
+    /// - an intent only home knows was never acted on;
+    /// - an outcome only home knows is an effect that happened; the intent before it is on the target, so it counts as
+    ///   in doubt and is probed before it is done again;
+    /// - the end of a step or of the run only home knows is found again by doing nothing: everything is in place;
+    /// - a decision to go back only home knows has undone nothing yet, and is taken anew.
+    ///
+    /// At most one record can be ahead; more means that the mirror lost some ([`Self::agrees`] refuses that).
     ///
     /// # Errors
     /// A folder that cannot be written.
@@ -75,16 +91,26 @@ impl RunStore {
         so_far: &str,
         mirror: Arc<dyn RunMirror>,
     ) -> Result<RunJournal, JournalError> {
-        let path = self.folder.join(run).join("journal.jsonl");
-        let present = std::fs::read_to_string(&path).unwrap_or_default();
-        let file = open(&path).map_err(|error| failed("open", run, &error))?;
-        if present != so_far {
-            file.set_len(0)
-                .and_then(|()| (&file).write_all(so_far.as_bytes()))
-                .and_then(|()| file.sync_data())
-                .map_err(|error| failed("restore", run, &error))?;
-        }
-        Ok(RunJournal { run: run.to_owned(), file: Mutex::new(file), mirror })
+        let home =
+            HomeFile::open(&self.journal_path(run), so_far).map_err(|error| failed("open", run, &error))?;
+        Ok(RunJournal { run: run.to_owned(), home: Mutex::new(home), mirror })
+    }
+
+    /// Drops that many bytes from the end of a run's journal.
+    ///
+    /// # Errors
+    /// A file that cannot be changed.
+    pub(crate) fn trim(&self, run: &str, bytes: u64) -> std::io::Result<()> {
+        let file = OpenOptions::new().write(true).open(self.journal_path(run))?;
+        file.set_len(file.metadata()?.len().saturating_sub(bytes)).and_then(|()| file.sync_all())
+    }
+
+    /// Makes a run's journal hold what the mirror holds.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub(crate) fn restore(&self, run: &str, so_far: &str) -> std::io::Result<()> {
+        HomeFile::open(&self.journal_path(run), so_far).map(drop)
     }
 
     /// Opens the event file of a run.
@@ -92,8 +118,7 @@ impl RunStore {
     /// # Errors
     /// A folder that cannot be written.
     pub fn events(&self, run: &str) -> Result<EventFile, JournalError> {
-        let path = self.folder.join(run).join("events.jsonl");
-        open(&path)
+        open(&self.run(run).join("events.jsonl"))
             .map(|file| EventFile(Mutex::new(file)))
             .map_err(|error| failed("open the events of", run, &error))
     }
@@ -101,9 +126,47 @@ impl RunStore {
     /// Returns the events of a run, oldest first; what cannot be read is passed over.
     #[must_use]
     pub fn read_events(&self, run: &str) -> Vec<Event> {
-        let text = std::fs::read_to_string(self.folder.join(run).join("events.jsonl")).unwrap_or_default();
-        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        let text = std::fs::read(self.run(run).join("events.jsonl")).unwrap_or_default();
+        let lines = text.split(|byte| *byte == b'\n');
+        lines.filter_map(|line| serde_json::from_slice(line).ok()).collect()
     }
+
+    /// Returns the names in the folder of runs, oldest first.
+    ///
+    /// # Errors
+    /// A folder that cannot be listed; one that is not there has no runs.
+    pub(crate) fn names(&self) -> std::io::Result<Vec<String>> {
+        let entries = match std::fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut names: Vec<String> =
+            entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Returns the folder of a run.
+    fn run(&self, run: &str) -> PathBuf {
+        self.folder.join(run)
+    }
+
+    /// Returns the file of a run's journal.
+    pub(crate) fn journal_path(&self, run: &str) -> PathBuf {
+        self.run(run).join("journal.jsonl")
+    }
+
+    /// Returns the folder of a run's evidence, whether there is any or not.
+    #[must_use]
+    pub fn evidence(&self, run: &str) -> PathBuf {
+        self.run(run).join("evidence")
+    }
+}
+
+/// Returns a name as one part of a path.
+fn safe(text: &str) -> String {
+    text.replace(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_', "_")
 }
 
 fn open(path: &Path) -> std::io::Result<File> {
@@ -126,17 +189,18 @@ fn failed(operation: &'static str, run: &str, error: &std::io::Error) -> Journal
 #[async_trait]
 impl Journal for RunJournal {
     async fn append(&self, line: &str) -> Result<(), JournalError> {
-        {
-            let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-            file.write_all(format!("{line}\n").as_bytes())
-                .and_then(|()| file.sync_data())
-                .map_err(|error| failed("write", &self.run, &error))?;
-        }
-        self.mirror.append(&self.run, line).await.map_err(|error| JournalError {
-            operation: "mirror",
-            run: self.run.clone(),
-            reason: error.to_string(),
-            source: None,
+        let home = || self.home.lock().unwrap_or_else(PoisonError::into_inner);
+        home().append(line).map_err(|error| failed("write", &self.run, &error))?;
+        let mirrored = self.mirror.append(&self.run, line).await;
+        mirrored.map_err(|error| {
+            // The next record will have the same number: two of them would make the copy at home unreadable.
+            home().take_back();
+            JournalError {
+                operation: "mirror",
+                run: self.run.clone(),
+                reason: error.to_string(),
+                source: None,
+            }
         })
     }
 }
@@ -148,61 +212,4 @@ impl EventSink for EventFile {
         let _ =
             self.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(format!("{line}\n").as_bytes());
     }
-}
-
-/// One run as its mirrored journal tells it.
-#[derive(Debug, Clone)]
-pub struct KeptRun {
-    /// What the journal says.
-    pub replay: Replay,
-    /// Its text, whole lines only.
-    pub text: String,
-}
-
-/// Reads the runs that the target keeps, oldest first. A journal that does not hold together is told, not hidden.
-///
-/// # Errors
-/// A target that cannot be read.
-pub async fn kept_runs(
-    mirror: &dyn RunMirror,
-) -> Result<Vec<Result<KeptRun, (String, String)>>, CommandError> {
-    let mut runs = Vec::new();
-    for run in mirror.list().await? {
-        let Some(text) = mirror.read(&run).await? else { continue };
-        runs.push(keep(&text).map_err(|reason| (run, reason)));
-    }
-    Ok(runs)
-}
-
-fn keep(text: &str) -> Result<KeptRun, String> {
-    let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
-    let records = journal::read(whole).map_err(|error| error.to_string())?;
-    let replay = Replay::of(records).map_err(|error| error.to_string())?;
-    Ok(KeptRun { replay, text: whole.to_owned() })
-}
-
-/// Returns the run that `--resume` carries on: the newest one, when it did not end.
-///
-/// A run that another one came after is not carried on: its plan is for a world that is gone.
-///
-/// # Errors
-/// No run is open, or the open one was overtaken.
-pub async fn unfinished(mirror: &dyn RunMirror, operations: &[&str]) -> Result<KeptRun, CommandError> {
-    let mut runs: Vec<KeptRun> = kept_runs(mirror).await?.into_iter().filter_map(Result::ok).collect();
-    let resumable = |run: &KeptRun| {
-        run.replay.closed.is_none() && operations.contains(&run.replay.plan.operation.as_str())
-    };
-    let Some(at) = runs.iter().rposition(resumable) else {
-        return Err(CommandError::new(ExitStatus::NotFound, "resume: no interrupted run on this target")
-            .hint("`mlctl runs` lists the runs and how they ended"));
-    };
-    if let Some(later) = runs.get(at + 1..).and_then(<[KeptRun]>::last) {
-        let (open, later) = (&runs[at].replay, &later.replay);
-        let text = format!(
-            "resume run {}: {} by {} (run {}) came after it",
-            open.run, later.plan.operation, later.operator, later.run
-        );
-        return Err(CommandError::refused(text).hint("`mlctl deploy` brings the present files to the target"));
-    }
-    Ok(runs.swap_remove(at))
 }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Fence, Result};
+use super::{ErrorKind, Fence, OrchestratorError, Result};
 use crate::overrides::Override;
 use crate::release::{Release, ReleaseState};
 
@@ -50,6 +50,19 @@ pub trait RunMirror: Send + Sync {
     async fn read(&self, run: &str) -> Result<Option<String>>;
     /// Returns the runs it keeps, oldest first.
     async fn list(&self) -> Result<Vec<String>>;
+    /// Drops what stands behind the last whole line of a journal.
+    async fn trim(&self, run: &str) -> Result<()> {
+        Err(unsupported("trim the journal of", run))
+    }
+    /// Forgets a journal; one that is not there is fine.
+    async fn remove(&self, run: &str) -> Result<()> {
+        Err(unsupported("remove the journal of", run))
+    }
+}
+
+fn unsupported(operation: &'static str, run: &str) -> OrchestratorError {
+    let reason = "this target keeps what it was given";
+    OrchestratorError::new(ErrorKind::Unsupported, operation, run, reason)
 }
 
 /// A journal that could not be written or read; the run must stop before the effect.

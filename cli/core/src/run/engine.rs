@@ -286,9 +286,7 @@ impl Engine<'_> {
         let changed = self.changed.load(Ordering::Relaxed) || judges;
         let decision = decide(&failure.error, failure.step.on_failure, plan, changed);
         let reason = format!("{}: {}", failure.step.title, failure.error);
-        if !matches!(failure.error, StepError::Cancelled | StepError::LeaseLost | StepError::Journal(_)) {
-            self.save_evidence(&failure).await;
-        }
+        self.save_evidence(&failure).await;
         match decision {
             Decision::End(RunOutcome::Interrupted) => {
                 // Not closed: `--resume` carries on from here.

@@ -3,12 +3,16 @@
 //! Not a reader of events: an intent is durable here and on the target before its effect begins. Each record carries
 //! the hash of the one before, so that a lost or changed record shows. Progress and statuses are not in it.
 
+mod chain;
+
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
+use self::chain::{Break, Link, parse};
+pub use self::chain::{Fault, Findings, Inspection, LONGEST, Seen, Tail, Wrong, inspect};
 use crate::clock::Clock;
 use crate::event::{Outcome, RunOutcome};
 use crate::item::Digest;
@@ -116,6 +120,30 @@ pub enum Entry {
     },
 }
 
+impl Entry {
+    /// Says what is recorded, as people read it.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match self {
+            Self::Opened { operator, plan, .. } => {
+                format!("opened by {operator}: {} of {}", plan.operation, plan.system)
+            }
+            Self::Resumed { operator } => format!("resumed by {operator}"),
+            Self::ReleaseIntent { release } => format!("record release {release}"),
+            Self::StepIntent { phase, step } => format!("begin {phase}/{step}"),
+            Self::EffectIntent { effect, .. } => format!("about to {effect}"),
+            Self::EffectDone { effect, .. } => format!("did {effect}"),
+            Self::StepDone { phase, step, outcome, note } => {
+                format!("{phase}/{step} {}: {note}", outcome.word())
+            }
+            Self::HeadIntent { release } => format!("make release {release} the head"),
+            Self::RollbackDecided { reason, release } => format!("go back to release {release}: {reason}"),
+            Self::Interrupted => "interrupted".to_owned(),
+            Self::Closed { outcome, reason } => format!("closed: {} {reason}", outcome.words()),
+        }
+    }
+}
+
 /// A journal that does not hold together.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ReadError {
@@ -157,29 +185,24 @@ const FIRST: &str = "00000000000000000000000000000000000000000000000000000000000
 /// The first line that is malformed or does not follow.
 pub fn read(text: &str) -> Result<Vec<Record>, ReadError> {
     let mut records: Vec<Record> = Vec::new();
-    let lines: Vec<&str> = text.split_inclusive('\n').collect();
-    for (index, line) in lines.iter().enumerate() {
+    let mut link = Link::default();
+    for (index, line) in text.split_inclusive('\n').enumerate() {
         let number = index + 1;
-        let whole = line.ends_with('\n');
-        let record: Record = match serde_json::from_str(line.trim_end()) {
-            Ok(record) => record,
-            Err(_) if !whole && number == lines.len() => break,
-            Err(error) => return Err(ReadError::Malformed { line: number, reason: error.to_string() }),
+        let added = parse(line.as_bytes()).and_then(|record| link.add(&record).map(|()| record));
+        let reason = match added {
+            Ok(record) => {
+                records.push(record);
+                continue;
+            }
+            // Only the last line can be without its newline.
+            Err(Break::Malformed(_)) if !line.ends_with('\n') => break,
+            Err(Break::Malformed(reason)) => return Err(ReadError::Malformed { line: number, reason }),
+            Err(Break::Content) => "its content was changed".to_owned(),
+            Err(Break::Number(seq)) => format!("it is number {seq}"),
+            Err(Break::Predecessor) => "it names another one".to_owned(),
+            Err(Break::AfterEnd) => "the run ended before it".to_owned(),
         };
-        let prev = records.last().map_or(FIRST, |r| r.hash.as_str());
-        let reason = if record.seq != records.len() as u64 + 1 {
-            Some(format!("it is number {}", record.seq))
-        } else if record.prev != prev {
-            Some("it names another one".to_owned())
-        } else if record.hash != hash(&record) {
-            Some("its content was changed".to_owned())
-        } else {
-            None
-        };
-        if let Some(reason) = reason {
-            return Err(ReadError::Broken { line: number, reason });
-        }
-        records.push(record);
+        return Err(ReadError::Broken { line: number, reason });
     }
     Ok(records)
 }
@@ -217,12 +240,13 @@ impl<'a> Writer<'a> {
             entry,
         };
         record.hash = hash(&record);
-        let line = serde_json::to_string(&record).map_err(|error| JournalError {
-            operation: "write",
-            run: String::new(),
-            reason: error.to_string(),
-            source: None,
-        })?;
+        let failed =
+            |reason: String| JournalError { operation: "write", run: String::new(), reason, source: None };
+        let line = serde_json::to_string(&record).map_err(|error| failed(error.to_string()))?;
+        if line.len() > LONGEST {
+            // It could be written, and never be read again.
+            return Err(failed(format!("a record of {} bytes; {LONGEST} are the most", line.len())));
+        }
         self.journal.append(&line).await?;
         *last = (record.seq, record.hash);
         Ok(())

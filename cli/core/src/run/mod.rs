@@ -1,12 +1,16 @@
 //! Run: carries a plan out, tells what happens, and can be killed at any point and carried on.
 
+pub mod audit;
 mod cancel;
 mod context;
 mod engine;
+mod evidence;
+mod gather;
 pub mod journal;
 mod observe;
 mod records;
 mod recover;
+pub mod retention;
 mod retry;
 mod state;
 mod step;

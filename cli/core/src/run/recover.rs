@@ -1,26 +1,17 @@
-//! After a failure: what it leads to, what is saved about it, and the way back.
+//! After a failure: what it leads to, and the way back.
 
-use std::time::Duration;
-
-use futures::StreamExt as _;
-
-use super::engine::{Engine, Failure, RunReport, describe};
+use super::engine::{Engine, Failure, RunReport};
 use super::journal::Entry;
-use super::witness::Witnesses;
 use crate::event::{EventKind, Outcome, RunOutcome, Serving};
 use crate::item::{ItemId, ItemKind};
 use crate::plan::{Phase, Plan};
 use crate::playbook::StepFailure;
-use crate::ports::{LogQuery, Write};
+use crate::ports::Write;
 use crate::release::ReleaseState;
 use crate::steps::{Action, StepError};
 
 /// The name of the phase that goes back; no playbook may use it.
 pub(crate) const ROLLBACK: &str = "rollback";
-/// Log lines kept as evidence, per replica.
-const TAIL: usize = 30;
-/// How long gathering evidence may hold up the way back.
-const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What a failure leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,81 +55,6 @@ impl Engine<'_> {
         phase == ROLLBACK
     }
 
-    /// Tells what is known about a failure before anything is undone: logs, exits, events.
-    pub(super) async fn save_evidence(&self, failure: &Failure) {
-        let items: Vec<ItemId> = match failure.error.item() {
-            Some(item) => vec![item.clone()],
-            None => self.suspects(failure),
-        };
-        for item in items.iter().filter(|item| item.kind == ItemKind::Workload) {
-            if tokio::time::timeout(PATIENCE, self.evidence_of(failure, item)).await.is_err() {
-                let text = format!("evidence about {item} is incomplete: the target took over {PATIENCE:?}");
-                self.teller.tell(EventKind::Warning { text });
-            }
-        }
-    }
-
-    /// Returns the items a failure without a named item may be about: those not current, or those whose gate said no.
-    fn suspects(&self, failure: &Failure) -> Vec<ItemId> {
-        let lives = self.observer.sender.borrow().clone();
-        let mut suspects: Vec<ItemId> =
-            lives.iter().filter(|(_, live)| !live.is_current()).map(|(id, _)| id.clone()).collect();
-        if let StepError::GateFailed { results } = &failure.error {
-            let failed = results.iter().filter(|r| r.verdict == crate::gate::Verdict::Fail);
-            let named = failed.filter_map(|r| r.subject.split(' ').next()).map(ItemId::workload);
-            suspects.extend(named.filter(|id| lives.contains_key(id)));
-        }
-        suspects.sort();
-        suspects.dedup();
-        suspects
-    }
-
-    async fn evidence_of(&self, failure: &Failure, item: &ItemId) {
-        let tell = |what: &str, lines: Vec<String>| {
-            if !lines.is_empty() {
-                self.teller.tell(EventKind::Evidence {
-                    phase: failure.phase.clone(),
-                    step: failure.step.id.clone(),
-                    item: item.clone(),
-                    what: what.to_owned(),
-                    lines,
-                });
-            }
-        };
-        let live = self.observer.sender.borrow().get(item).cloned();
-        if let Some(live) = live {
-            tell("status", vec![describe(item, &live)]);
-        }
-        let since = Some(self.began().await);
-        let replicas = self.ports.inspector.replicas(Some(&item.name)).await.unwrap_or_default();
-        let witnesses = Witnesses::among(&replicas);
-        tell("replica", witnesses.lines());
-        let service = item.name.clone();
-        let query = LogQuery { service, previous: true, tail: Some(TAIL), since, follow: false };
-        if let Ok(stream) = self.ports.inspector.logs(&query).await {
-            let lines: Vec<_> = stream.filter_map(|line| std::future::ready(line.ok())).collect().await;
-            for lines in witnesses.logs(&lines) {
-                tell("log", lines);
-            }
-        }
-        if let Ok(events) = self.ports.inspector.events(since).await {
-            tell("event", witnesses.events(item, &events));
-        }
-    }
-
-    /// Returns when the run began, in its first process, by the target's clock: what the target tells is dated by that.
-    async fn began(&self) -> jiff::Timestamp {
-        let there = self.ports.orchestrator.observe().await.map(|snapshot| snapshot.taken_at);
-        let now = self.ports.clock.now();
-        let first = self.request.replay.and_then(|replay| replay.records.first());
-        let ago = first.map_or_else(
-            || self.teller.started.elapsed(),
-            |record| Duration::try_from(now.duration_since(record.at)).unwrap_or_default(),
-        );
-        let there = there.unwrap_or(now);
-        there.saturating_sub(ago).unwrap_or(there)
-    }
-
     /// Takes the planned way back, to the last verified release.
     pub(super) async fn roll_back(&self, reason: String) -> RunReport {
         let Some(fallback) = &self.request.plan.fallback else {
@@ -159,7 +75,9 @@ impl Engine<'_> {
         });
         for step in &phase.steps {
             if let Err(error) = self.step(&phase.name, step, None, None).await {
-                return self.rollback_failed(phase, started, &reason, &error).await;
+                let failure = Failure { phase: phase.name.clone(), step: step.clone(), error };
+                self.save_evidence(&failure).await;
+                return self.rollback_failed(phase, started, &reason, &failure.error).await;
             }
         }
         let fence = self.request.lease.fence();

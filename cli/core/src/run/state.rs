@@ -122,6 +122,8 @@ pub struct RunState {
     pub warnings: Vec<String>,
     /// Evidence: item, what, lines.
     pub evidence: Vec<(ItemId, String, Vec<String>)>,
+    /// The files that keep it.
+    pub evidence_files: Vec<String>,
     /// How it ended; none while it runs.
     pub finish: Option<Finish>,
     /// When the process that tells it began: another one's beginning is no duplicate of it.
@@ -195,8 +197,9 @@ impl RunState {
             EventKind::Gate { step, result, .. } => self.gates.push((step.clone(), result.clone())),
             EventKind::Load { step, report, .. } => self.loads.push((step.clone(), (**report).clone())),
             EventKind::Warning { text } => self.warnings.push(text.clone()),
-            EventKind::Evidence { item, what, lines, .. } => {
+            EventKind::Evidence { item, what, lines, file, .. } => {
                 self.evidence.push((item.clone(), what.clone(), lines.clone()));
+                self.evidence_files.extend(file.clone());
             }
             EventKind::RunFinished { outcome, exit, reason, head, serving } => {
                 self.finish = Some(Finish {

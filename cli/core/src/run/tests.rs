@@ -1,8 +1,10 @@
 //! The engine on the simulation, in paused time.
 
 mod cancel;
+mod chain;
 mod clocks;
 mod copies;
+mod evidence;
 mod failures;
 mod journal;
 mod kills;

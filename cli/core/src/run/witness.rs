@@ -7,10 +7,13 @@ use crate::ports::{LogLine, Replica, TargetEvent};
 /// Replicas whose logs are kept.
 const LOGS: usize = 4;
 /// Events that are kept.
-const EVENTS: usize = 10;
+const EVENTS: usize = 20;
 
 /// The replicas of one workload that are asked.
-pub(super) struct Witnesses<'a>(Vec<&'a Replica>);
+pub(super) struct Witnesses<'a> {
+    asked: Vec<&'a Replica>,
+    outdated: Vec<&'a str>,
+}
 
 impl<'a> Witnesses<'a> {
     /// Picks them among all replicas of a workload.
@@ -18,7 +21,13 @@ impl<'a> Witnesses<'a> {
         let mut found: Vec<&Replica> = replicas.iter().filter(|replica| !replica.outdated).collect();
         // Stable: the target's order otherwise.
         found.sort_by_key(|replica| (replica.ready, replica.last_exit.is_none()));
-        Self(found)
+        let outdated = replicas.iter().filter(|replica| replica.outdated).map(|replica| replica.name.as_str());
+        Self { asked: found, outdated: outdated.collect() }
+    }
+
+    /// Says whether that replica is of another revision.
+    pub(super) fn excludes(&self, replica: &str) -> bool {
+        self.outdated.contains(&replica)
     }
 
     /// Returns a line for each.
@@ -27,7 +36,7 @@ impl<'a> Witnesses<'a> {
             let exit = r.last_exit.as_ref().map(|exit| format!(", last exit: {exit}")).unwrap_or_default();
             format!("{} ({}): {}, {} restarts{exit}", r.name, r.revision, r.state, r.restarts)
         };
-        self.0.iter().map(line).collect()
+        self.asked.iter().map(line).collect()
     }
 
     /// Returns what they wrote, a replica at a time.
@@ -36,14 +45,14 @@ impl<'a> Witnesses<'a> {
             let own = lines.iter().filter(|line| line.replica == replica.name);
             own.map(|line| format!("{}: {}", line.replica, line.text)).collect()
         };
-        self.0.iter().map(of).filter(|lines| !lines.is_empty()).take(LOGS).collect()
+        self.asked.iter().map(of).filter(|lines| !lines.is_empty()).take(LOGS).collect()
     }
 
     /// Returns what happened to them, and to the workload as a whole, oldest first.
     pub(super) fn events(&self, item: &ItemId, events: &[TargetEvent]) -> Vec<String> {
         let asked = |event: &&TargetEvent| {
             event.id == *item
-                && event.replica.as_ref().is_none_or(|name| self.0.iter().any(|each| each.name == *name))
+                && event.replica.as_ref().is_none_or(|name| self.asked.iter().any(|each| each.name == *name))
         };
         let line = |event: &TargetEvent| {
             let who = event.replica.as_ref().unwrap_or(&event.id.name);
@@ -98,7 +107,7 @@ mod tests {
             replica("api-bad", false, false, Some("exit code 3")),
         ];
         let witnesses = Witnesses::among(&replicas);
-        let names: Vec<&str> = witnesses.0.iter().map(|replica| replica.name.as_str()).collect();
+        let names: Vec<&str> = witnesses.asked.iter().map(|replica| replica.name.as_str()).collect();
         assert_eq!(names, ["api-bad", "api-slow", "api-fine"]);
         assert_eq!(witnesses.lines()[0], "api-bad (abc): back_off, 1 restarts, last exit: exit code 3");
         let lines = [

@@ -293,4 +293,15 @@ impl RunMirror for Sim {
         // Run ids sort by the time they were made.
         Ok(self.state().world.journals.keys().cloned().collect())
     }
+
+    async fn trim(&self, run: &str) -> Result<()> {
+        // Lines are kept whole here.
+        self.enter("trim_journal", run).await
+    }
+
+    async fn remove(&self, run: &str) -> Result<()> {
+        self.enter("remove_journal", run).await?;
+        self.state().world.journals.remove(run);
+        Ok(())
+    }
 }

@@ -1,5 +1,6 @@
 //! The command tree: one file a verb, its arguments' comments are its help.
 
+mod audit;
 mod completion;
 mod config;
 mod db;
@@ -159,6 +160,7 @@ pub(crate) enum Command {
     Maintenance(maintenance::MaintenanceArgs),
     Down(down::DownArgs),
     Runs(runs::RunsArgs),
+    Audit(audit::AuditArgs),
     Loadtest(loadtest::LoadtestArgs),
     Db(db::DbArgs),
     Config(config::ConfigArgs),
@@ -170,10 +172,9 @@ pub(crate) enum Command {
 }
 
 /// Verbs of the contract that a later version brings.
-const LATER: [&str; 20] = [
+const LATER: [&str; 19] = [
     "alerts",
     "approve",
-    "audit",
     "autoscale",
     "checklist",
     "cost",
@@ -211,6 +212,7 @@ pub(crate) async fn dispatch(
         Command::Restart(args) => restart::run(&args, settings, printer).await,
         Command::Maintenance(args) => maintenance::run(&args, settings, printer).await,
         Command::Down(args) => down::run(&args, settings, printer).await,
+        Command::Audit(args) => audit::run(&args, settings, printer).await,
         Command::Runs(args) => runs::run(&args, settings, printer).await,
         Command::Loadtest(args) => loadtest::run(&args, settings, printer).await,
         Command::Db(args) => db::run(&args, settings, printer).await,

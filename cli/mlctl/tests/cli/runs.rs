@@ -139,3 +139,37 @@ async fn github_gets_groups_and_masks() {
         (ExitStatus::Done, "::add-mask::sesame\n::add-mask::100%25\n")
     );
 }
+
+#[tokio::test]
+async fn a_mirror_that_refuses_stops_the_run_and_leaves_both_copies_alike() {
+    let seal = Seal::new("mirror-refuses.toml");
+    let told = seal.mlctl(&["deploy"]).await;
+    assert_eq!(told.status, ExitStatus::Failed, "{}", told.whole());
+    assert!(told.stdout.contains("read-only file system"), "{}", told.whole());
+    // Had the copy at home kept the refused record, the next one would have had the same number.
+    let told = seal.mlctl(&["audit", "verify"]).await;
+    assert_eq!(told.status, ExitStatus::Done, "{}", told.whole());
+    assert!(told.stdout.contains("all hold together"), "{}", told.whole());
+    let told = seal.mlctl(&["deploy", "--resume"]).await;
+    assert_eq!(told.status, ExitStatus::Done, "{}", told.whole());
+    let told = seal.mlctl(&["audit", "verify"]).await;
+    assert_eq!(told.stdout, "1 journal checked: all hold together\n", "{}", told.whole());
+}
+
+#[tokio::test]
+async fn evidence_is_listed_where_it_lies() {
+    let seal = Seal::new("crash.toml");
+    seal.mlctl(&["deploy"]).await;
+    seal.edit("LEVEL: info", "LEVEL: loud");
+    let told = seal.mlctl(&["deploy"]).await;
+    assert_eq!(told.status, ExitStatus::RolledBack, "{}", told.whole());
+    let listed: Value = serde_json::from_str(&seal.mlctl(&["runs", "-o", "json"]).await.stdout).unwrap();
+    let folder = listed["runs"][0]["evidence"].as_str().unwrap();
+    assert!(told.stdout.contains(&format!("evidence: {folder}\n")), "{}", told.whole());
+    let run = listed["runs"][0]["run"].as_str().unwrap();
+    let told = seal.mlctl(&["runs", "show", run]).await;
+    assert!(told.stdout.contains(&format!("Evidence in {folder}:")), "{}", told.whole());
+    for file in ["workload.api.log.txt", "workload.api.plan.txt", "namespace.shop.failure.txt"] {
+        assert!(told.stdout.contains(file), "{}", told.whole());
+    }
+}

@@ -172,6 +172,7 @@ pub fn assert_told(name: &str, told: &Told) {
         (r"(?m)^\[AT\]      \S+: in progress.*\n", ""),
         (r"(?m)^\[AT\]      \S+: \d+ of \d+ replicas ready, (\d+ updated|waiting).*\n", ""),
         (r"(?m)^\[AT\]      \d+ of \[TIME\], .*\n", ""),
+        (r"evidence: /\S*/runs/", "evidence: [STATE]/runs/"),
         // A column is as wide as a figure.
         (r"\[TIME\] {2,}", "[TIME]  "),
     ] {

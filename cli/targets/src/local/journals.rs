@@ -1,6 +1,6 @@
 //! Copies of journals, beside the lease: a home folder that is lost loses no run.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -11,8 +11,10 @@ use mlctl_core::ports::{ErrorKind, OrchestratorError, Result, RunMirror};
 use super::Local;
 use super::files;
 
-/// Journals kept; a new one beyond removes the oldest.
-const JOURNALS_KEPT: usize = 1_000;
+/// Bytes of one journal that are read: a file beyond is damage, and no reason to fill the memory.
+const MOST_BYTES: u64 = 256 * 1024 * 1024;
+/// Bytes looked at once, from the end back, for the last whole line.
+const BLOCK: u64 = 64 * 1024;
 
 impl Local {
     fn journals(&self) -> PathBuf {
@@ -34,29 +36,31 @@ impl RunMirror for Local {
         let path = self.journal(run)?;
         files::make_folder(&self.journals())?;
         let is_new = !path.exists();
-        if is_new {
-            let kept = RunMirror::list(self).await?;
-            for oldest in kept.iter().take((kept.len() + 1).saturating_sub(JOURNALS_KEPT)) {
-                files::remove(&self.journal(oldest)?)?;
-            }
-        }
         let failed = || files::failed("append to", &path);
         drop_torn_tail(&path).map_err(failed())?;
         let mut file =
             OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(failed())?;
-        file.write_all(format!("{line}\n").as_bytes()).map_err(failed())?;
-        file.sync_data().map_err(failed())?;
+        append(&mut file, line).map_err(failed())?;
         // The first line is durable once its file has a name.
         if is_new { files::sync(&self.journals()).map_err(failed()) } else { Ok(()) }
     }
 
     async fn read(&self, run: &str) -> Result<Option<String>> {
         let path = self.journal(run)?;
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(text)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(files::failed("read", &path)(error)),
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(files::failed("read", &path)(error)),
+        };
+        let mut bytes = Vec::new();
+        file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(files::failed("read", &path))?;
+        if bytes.len() as u64 > MOST_BYTES {
+            let reason = format!("no journal is larger than {MOST_BYTES} bytes");
+            let subject = path.display().to_string();
+            return Err(OrchestratorError::new(ErrorKind::Invalid, "read", subject, reason));
         }
+        // What is no text is damage, which whoever reads the journal tells by its line.
+        Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
     }
 
     async fn list(&self) -> Result<Vec<String>> {
@@ -64,6 +68,26 @@ impl RunMirror for Local {
         let names = files::names(&self.journals())?;
         Ok(names.iter().filter_map(|name| name.strip_suffix(".jsonl")).map(ToOwned::to_owned).collect())
     }
+
+    async fn trim(&self, run: &str) -> Result<()> {
+        let path = self.journal(run)?;
+        drop_torn_tail(&path).map_err(files::failed("trim", &path))
+    }
+
+    async fn remove(&self, run: &str) -> Result<()> {
+        files::remove(&self.journal(run)?)
+    }
+}
+
+/// Appends a line so that it is durable, or not there at all: whoever hears of a failure writes another record with
+/// the same number, and two of them would make the journal unreadable.
+fn append(file: &mut File, line: &str) -> std::io::Result<()> {
+    let length = file.metadata()?.len();
+    let written = file.write_all(format!("{line}\n").as_bytes()).and_then(|()| file.sync_data());
+    written.inspect_err(|_| {
+        // What cannot be taken back now is a torn tail at the worst, and dropped before the next record.
+        let _ = file.set_len(length);
+    })
 }
 
 /// Takes away what a kill left of a last line: a record behind it would make the whole journal unreadable.
@@ -74,33 +98,63 @@ fn drop_torn_tail(path: &Path) -> std::io::Result<()> {
         Err(error) => return Err(error),
     };
     let length = file.metadata()?.len();
-    let Some(last) = length.checked_sub(1) else { return Ok(()) };
-    let mut byte = [0];
-    file.seek(SeekFrom::Start(last))?;
-    file.read_exact(&mut byte)?;
-    if byte == [b'\n'] {
-        return Ok(());
-    }
-    file.rewind()?;
-    let mut text = Vec::new();
-    file.read_to_end(&mut text)?;
-    let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-    file.set_len(whole as u64)
+    let mut end = length;
+    let mut block = Vec::new();
+    let whole = loop {
+        let begin = end.saturating_sub(BLOCK);
+        block.clear();
+        file.seek(SeekFrom::Start(begin))?;
+        (&mut file).take(end - begin).read_to_end(&mut block)?;
+        if let Some(at) = block.iter().rposition(|byte| *byte == b'\n') {
+            break begin + at as u64 + 1;
+        }
+        if begin == 0 {
+            break 0;
+        }
+        end = begin;
+    };
+    if whole == length { Ok(()) } else { file.set_len(whole) }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::drop_torn_tail;
+    use super::*;
 
     #[test]
     fn only_whole_lines_stay() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run.jsonl");
         drop_torn_tail(&path).unwrap();
-        for (before, after) in [("", ""), ("a\n", "a\n"), ("a\nb", "a\n"), ("torn", "")] {
-            std::fs::write(&path, before).unwrap();
+        let block = usize::try_from(BLOCK).unwrap();
+        let (long, nuls) = ("x".repeat(3 * block), "\0".repeat(2 * block));
+        for (before, after) in [
+            (String::new(), ""),
+            ("a\n".to_owned(), "a\n"),
+            ("a\nb".to_owned(), "a\n"),
+            ("torn".to_owned(), ""),
+            (format!("a\n{nuls}"), "a\n"),
+            (nuls, ""),
+            (format!("a\nb\n{long}"), "a\nb\n"),
+            (format!("{long}\n"), &format!("{long}\n")),
+            (format!("a\n{}", "y".repeat(block)), "a\n"),
+            (format!("a\n{}", "y".repeat(block - 1)), "a\n"),
+        ] {
+            std::fs::write(&path, &before).unwrap();
             drop_torn_tail(&path).unwrap();
-            assert_eq!(std::fs::read_to_string(&path).unwrap(), after, "{before:?}");
+            let left = std::fs::read_to_string(&path).unwrap();
+            assert!(left == after, "{} bytes became {}", before.len(), left.len());
         }
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_written_leaves_nothing() {
+        // Opened for reading only, every write fails.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.jsonl");
+        std::fs::write(&path, "a\n").unwrap();
+        append(&mut File::open(&path).unwrap(), "b").unwrap_err();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "a\n");
+        append(&mut OpenOptions::new().append(true).open(&path).unwrap(), "b").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "a\nb\n");
     }
 }

@@ -9,7 +9,7 @@ use crate::event::{EventKind, EventSink, Fanout, Recorder, RunOutcome};
 use crate::item::{Desired, ItemId};
 use crate::plan::{Operation, Plan, PlanInput, Selection, plan, restart, rollback_desired, scale};
 use crate::playbook::{OnFailure, PlaybookFile};
-use crate::ports::{LockRequest, MigrationFile, Orchestrator as _, ReleaseInput, ReleaseStore};
+use crate::ports::{Inspector, LockRequest, MigrationFile, Orchestrator as _, ReleaseInput, ReleaseStore};
 use crate::release::{Operator, Release, ReleaseState, default_rollback_target};
 use crate::run::journal::{Replay, read};
 use crate::run::{CancelToken, Ports, RunRequest, execute};
@@ -60,6 +60,8 @@ pub(super) struct Rig {
     pub(super) total: Option<Duration>,
     /// The copies of journals at home; the simulation keeps the mirror.
     pub(super) home: Home,
+    /// What reads the target, where that is not the simulation itself.
+    pub(super) inspector: Option<Box<dyn Inspector>>,
     runs: u32,
 }
 
@@ -73,6 +75,7 @@ impl Rig {
             selection: Selection::All,
             total: None,
             home: Home::default(),
+            inspector: None,
             runs: 0,
         }
     }
@@ -288,7 +291,7 @@ impl Rig {
         };
         let ports = Ports {
             orchestrator: &self.sim,
-            inspector: &self.sim,
+            inspector: self.inspector.as_deref().unwrap_or(&self.sim),
             releases: &self.sim,
             stores: &self.sim,
             load: &self.sim,

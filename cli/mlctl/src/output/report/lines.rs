@@ -13,8 +13,10 @@ use super::words::{duration, item_line};
 use crate::output::printer::strip_control;
 use crate::output::{Printer, Style, verdict_style};
 
-/// Log lines of evidence shown at once; all of them are in the run's event file.
+/// Lines of a piece of evidence shown at once; all of them are in the run's event file.
 const EVIDENCE_LINES: usize = 12;
+/// What of the evidence is shown at once; the rest is for whoever opens the folder.
+const SHOWN: [&str; 5] = ["status", "replica", "log", "previous_log", "event"];
 /// Between two progress lines of one step.
 const PROGRESS_EVERY_MS: u64 = 5_000;
 
@@ -133,7 +135,9 @@ pub(super) fn lines_of(event: &Event, state: &RunState, printer: &Printer) -> Ve
         EventKind::Retry { attempt, after_ms, reason, .. } => {
             vec![format!("     attempt {attempt} failed: {reason}; again in {}", duration(*after_ms))]
         }
+        EventKind::Evidence { what, .. } if !SHOWN.contains(&what.as_str()) => Vec::new(),
         EventKind::Evidence { item, what, lines, .. } => {
+            let what = what.replace('_', " ");
             let more = lines.len().saturating_sub(EVIDENCE_LINES);
             let mut told = vec![format!("     evidence about {}, {what}:", item.name)];
             if more > 0 {

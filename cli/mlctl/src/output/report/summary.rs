@@ -1,7 +1,10 @@
 //! The last words of a run: what came of it, why, what is where, and what to do next.
 
+use std::path::Path;
+
 use mlctl_core::event::{Outcome, RunOutcome};
 use mlctl_core::gate::{GateResult, Verdict};
+use mlctl_core::item::{ItemId, ItemKind};
 use mlctl_core::ports::LoadReport;
 use mlctl_core::run::{RunState, StepProgress};
 use mlctl_core::status::Status;
@@ -29,12 +32,21 @@ pub fn summary(printer: &Printer, state: &RunState, front: Option<&str>) {
     if let Some(head) = finish.head.filter(|_| state.operation != "down") {
         printer.data(&format!("  running: release {head}"));
     }
+    if let Some(folder) = evidence(state) {
+        printer.data(&format!("  evidence: {folder}"));
+    }
     gates(printer, state, finish.outcome);
     load(printer, state);
     serving(printer, state);
     for hint in next(state, front) {
         printer.data(&hint);
     }
+}
+
+/// Returns the folder of the run's evidence: its files lie in one below it for each failure.
+fn evidence(state: &RunState) -> Option<String> {
+    let file = Path::new(state.evidence_files.first()?);
+    Some(file.parent()?.parent()?.display().to_string())
 }
 
 /// Shows whatever did not pass and, after a success, what the last gate said; the rest is a number, its lines were
@@ -95,7 +107,8 @@ fn next(state: &RunState, front: Option<&str>) -> Vec<String> {
         .values()
         .flat_map(|p| p.steps.values())
         .any(|step| matches!(&step.progress, StepProgress::Finished { outcome: Outcome::Failed, .. }));
-    let suspect = state.evidence.first().map(|(item, _, _)| item.name.clone());
+    let workload = |item: &&ItemId| item.kind == ItemKind::Workload;
+    let suspect = state.evidence.iter().map(|(item, _, _)| item).find(workload).map(|item| item.name.clone());
     let mut hints = vec![String::new()];
     match finish.outcome {
         RunOutcome::Succeeded => {
