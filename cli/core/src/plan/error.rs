@@ -117,5 +117,8 @@ fn kept(numbers: &[u32]) -> String {
     if numbers.is_empty() {
         return "it keeps none".to_owned();
     }
-    format!("it keeps the last ten and those that are needed: {}", numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+    format!(
+        "it keeps the last ten and those that are needed: {}",
+        numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    )
 }

@@ -142,14 +142,7 @@ impl Engine<'_> {
     }
 
     /// Gathers what a bundle holds about one item; what cannot be had is left out.
-    async fn look_at(
-        &self,
-        step: &Step,
-        kind: Kind,
-        item: &ItemId,
-        told: &Told,
-        pieces: &Pieces,
-    ) {
+    async fn look_at(&self, step: &Step, kind: Kind, item: &ItemId, told: &Told, pieces: &Pieces) {
         let replicas = match item.kind {
             ItemKind::Workload => self.ports.inspector.replicas(Some(&item.name)).await.ok(),
             _ => None,

@@ -21,7 +21,8 @@ impl<'a> Witnesses<'a> {
         let mut found: Vec<&Replica> = replicas.iter().filter(|replica| !replica.outdated).collect();
         // Stable: the target's order otherwise.
         found.sort_by_key(|replica| (replica.ready, replica.last_exit.is_none()));
-        let outdated = replicas.iter().filter(|replica| replica.outdated).map(|replica| replica.name.as_str());
+        let outdated =
+            replicas.iter().filter(|replica| replica.outdated).map(|replica| replica.name.as_str());
         Self { asked: found, outdated: outdated.collect() }
     }
 

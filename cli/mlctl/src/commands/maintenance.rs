@@ -10,8 +10,8 @@ use mlctl_core::system::units::TimeSpan;
 use super::ActArgs;
 use crate::conduct::Conduct;
 use crate::error::{CommandError, ExitStatus};
-use crate::output::report::to_the_second;
 use crate::output::Printer;
+use crate::output::report::to_the_second;
 use crate::session::Session;
 use crate::settings::Settings;
 
@@ -160,9 +160,10 @@ fn tell(printer: &Printer, entry: Option<&Override>) {
     printer.data(&entry.map_or_else(
         || "maintenance is off".to_owned(),
         |entry| {
-            let until = entry
-                .until
-                .map_or_else(|| "until `mlctl maintenance off`".to_owned(), |at| format!("until {}", to_the_second(at)));
+            let until = entry.until.map_or_else(
+                || "until `mlctl maintenance off`".to_owned(),
+                |at| format!("until {}", to_the_second(at)),
+            );
             format!("maintenance is on since {} by {}, {until}", to_the_second(entry.since), entry.owner)
         },
     ));

@@ -83,8 +83,9 @@ async fn make_plan(
         on_failure: None,
     };
     let previews = prepare::previews(session, &desired, &snapshot).await?;
-    let unproven = (target.state != ReleaseState::Verified)
-        .then(|| format!("release {} did not pass verification: it is {}", target.number, target.state.word()));
+    let unproven = (target.state != ReleaseState::Verified).then(|| {
+        format!("release {} did not pass verification: it is {}", target.number, target.state.word())
+    });
     let mut made = plan(&PlanInput {
         operation: &operation,
         target: &session.target.name,
@@ -109,9 +110,11 @@ fn choose<'a>(
     head_runs: bool,
 ) -> Result<&'a Release, PlanError> {
     let Some(number) = asked else {
-        return default_rollback_target(releases, head, head_runs).ok_or_else(|| PlanError::NothingVerified {
-            head: head.map(|head| head.number),
-            restores: head.and_then(|head| head.rollback_of),
+        return default_rollback_target(releases, head, head_runs).ok_or_else(|| {
+            PlanError::NothingVerified {
+                head: head.map(|head| head.number),
+                restores: head.and_then(|head| head.rollback_of),
+            }
         });
     };
     if head_runs && head.is_some_and(|head| head.number == number) {

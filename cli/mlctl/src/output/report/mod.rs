@@ -13,7 +13,7 @@ pub use json::{Json, nothing_to_do};
 pub use lines::Lines;
 pub use progress::Progress;
 pub use summary::summary;
-pub use words::{carry_on, duration, item_line};
+pub use words::{carry_on, duration, item_line, to_the_second};
 
 use mlctl_core::event::EventSink;
 
