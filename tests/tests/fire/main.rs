@@ -15,3 +15,10 @@ use mlctl_tests::Sandbox;
 fn knobs() -> Sandbox {
     Sandbox::of_knobs(env!("CARGO_BIN_EXE_knobs"))
 }
+
+/// Returns the same with its first release deployed and verified.
+async fn deployed() -> Sandbox {
+    let sandbox = knobs();
+    sandbox.mlctl(&["deploy"]).await.ends(0);
+    sandbox
+}

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::item::{Digest, Item, Tier};
-use crate::ports::{ErrorKind, JournalError, LoadError, OrchestratorError, StoreError};
+use crate::ports::{ErrorKind, JournalError, LoadError, LoadFault, OrchestratorError, StoreError};
 use crate::ports::{Through, Write};
 use crate::status::{Cause, Status, WorkloadStatus};
 use crate::steps::gate::{HealthCheck, HealthGate};
@@ -76,7 +76,7 @@ fn store() -> StepError {
 fn each_failure_is_of_one_kind() {
     let journal =
         || JournalError { operation: "write", run: String::new(), reason: String::new(), source: None };
-    let begin = || LoadError { base: String::new(), reason: String::new() };
+    let begin = || LoadError { base: String::new(), fault: LoadFault::Profile, reason: String::new() };
     for (error, action, kind) in [
         (terminal("api"), apply(), Some(Kind::Item)),
         (terminal("api"), health(), Some(Kind::Item)),

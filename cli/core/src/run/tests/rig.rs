@@ -98,6 +98,7 @@ impl Rig {
             selection: self.selection.clone(),
             total: self.total,
             home: self.home.fork(),
+            inspector: None,
             runs: self.runs,
         }
     }
