@@ -158,6 +158,9 @@ pub enum EventKind {
         step: String,
         /// The item it is about.
         item: ItemId,
+        /// Whether the failure names the item; a KPI names nobody, and everybody is looked at.
+        #[serde(default = "yes")]
+        named: bool,
         /// What it is: `failure`, `status`, `replica`, `log`, `previous_log`, `event`, `probe`, `gate`, `plan`.
         what: String,
         /// The lines, oldest first, with secrets starred.
@@ -206,6 +209,11 @@ pub enum EventKind {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         serving: Vec<Serving>,
     },
+}
+
+/// Evidence told by an earlier version was about what the failure named.
+const fn yes() -> bool {
+    true
 }
 
 /// An item and what it runs at the end of a run.

@@ -124,13 +124,14 @@ impl Kind {
     }
 
     /// Returns the items a bundle is about: those the error names, else those of the step that are not current; for
-    /// what judges the whole (a KPI over all requests names nobody), every workload there is.
+    /// what judges the whole (a KPI over all requests names nobody), every workload there is. Says whether the failure
+    /// names them.
     pub(super) fn subjects(
         self,
         error: &StepError,
         action: &Action,
         lives: &BTreeMap<ItemId, Live>,
-    ) -> Vec<ItemId> {
+    ) -> (Vec<ItemId>, bool) {
         let mut subjects: Vec<ItemId> = match (error, self) {
             (StepError::Terminal { item, .. }, _) => vec![item.clone()],
             (_, Self::Migration) => match action {
@@ -152,8 +153,10 @@ impl Kind {
                 down.chain(named.map(ItemId::workload).filter(|id| lives.contains_key(id))).collect()
             }
         };
+        let mut named = true;
         match self {
             Self::Gate | Self::Load if subjects.is_empty() => {
+                named = false;
                 subjects.extend(lives.keys().filter(|id| id.kind == ItemKind::Workload).cloned());
             }
             Self::Deadline if subjects.is_empty() => subjects.extend(step_items(action)),
@@ -161,7 +164,7 @@ impl Kind {
         }
         subjects.sort();
         subjects.dedup();
-        subjects
+        (subjects, named)
     }
 }
 

@@ -51,13 +51,13 @@ impl Engine<'_> {
         let Failure { step, error, .. } = failure;
         let Some(kind) = Kind::of(error, &step.action) else { return };
         let lives = self.observer.sender.borrow().clone();
-        let mut subjects = kind.subjects(error, &step.action, &lives);
+        let (mut subjects, named) = kind.subjects(error, &step.action, &lives);
         let beyond = subjects.split_off(subjects.len().min(MOST_ITEMS));
         let (mask, unread) = self.mask().await;
         let system = ItemId::new(ItemKind::Namespace, &self.request.plan.system);
-        self.tell_evidence(failure, &system, &mask, (Sort::Failure, vec![error.to_string()]));
+        self.tell_evidence(failure, (&system, true), &mask, (Sort::Failure, vec![error.to_string()]));
         let said: Vec<String> = results(error).iter().map(result_line).collect();
-        self.tell_evidence(failure, &system, &mask, (Sort::Gate, said));
+        self.tell_evidence(failure, (&system, true), &mask, (Sort::Gate, said));
         let pieces: Vec<Pieces> = subjects.iter().map(|_| Pieces::default()).collect();
         let gathered = async {
             let began = self.began().await;
@@ -71,7 +71,7 @@ impl Engine<'_> {
         let whole = tokio::time::timeout(PATIENCE, gathered).await.is_ok();
         for (item, pieces) in subjects.iter().zip(pieces) {
             for piece in pieces.0.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-                self.tell_evidence(failure, item, &mask, piece);
+                self.tell_evidence(failure, (item, named), &mask, piece);
             }
         }
         let warn = |text: String| self.teller.tell(EventKind::Warning { text });
@@ -91,7 +91,7 @@ impl Engine<'_> {
     fn tell_evidence(
         &self,
         failure: &Failure,
-        item: &ItemId,
+        (item, named): (&ItemId, bool),
         mask: &Mask,
         (sort, lines): (Sort, Vec<String>),
     ) {
@@ -104,6 +104,7 @@ impl Engine<'_> {
             phase: failure.phase.clone(),
             step: failure.step.id.clone(),
             item: item.clone(),
+            named,
             what: sort.word().to_owned(),
             lines,
             cut,

@@ -120,7 +120,7 @@ pub struct RunState {
     pub loads: Vec<(String, LoadReport)>,
     /// Warnings, in order.
     pub warnings: Vec<String>,
-    /// Evidence: item, what, lines.
+    /// Evidence about what failures name: item, what, lines.
     pub evidence: Vec<(ItemId, String, Vec<String>)>,
     /// The files that keep it.
     pub evidence_files: Vec<String>,
@@ -197,8 +197,10 @@ impl RunState {
             EventKind::Gate { step, result, .. } => self.gates.push((step.clone(), result.clone())),
             EventKind::Load { step, report, .. } => self.loads.push((step.clone(), (**report).clone())),
             EventKind::Warning { text } => self.warnings.push(text.clone()),
-            EventKind::Evidence { item, what, lines, file, .. } => {
-                self.evidence.push((item.clone(), what.clone(), lines.clone()));
+            EventKind::Evidence { item, named, what, lines, file, .. } => {
+                if *named {
+                    self.evidence.push((item.clone(), what.clone(), lines.clone()));
+                }
                 self.evidence_files.extend(file.clone());
             }
             EventKind::RunFinished { outcome, exit, reason, head, serving } => {

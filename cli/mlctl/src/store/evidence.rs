@@ -197,6 +197,7 @@ mod tests {
                 phase: "applications".into(),
                 step: step.into(),
                 item: ItemId::workload(item),
+                named: true,
                 what: what.into(),
                 lines: lines.iter().map(|&line| line.to_owned()).collect(),
                 cut: (lines.len() > 2).then(|| "3 earlier lines are left out".to_owned()),

@@ -159,7 +159,8 @@ fn whom_a_bundle_is_about() {
         (target(), health(), &["web"], ""),
     ] {
         let kind = Kind::of(&error, &action).unwrap();
-        let subjects = kind.subjects(&error, &action, &lives(down));
+        let (subjects, named) = kind.subjects(&error, &action, &lives(down));
+        assert_eq!(named, about.split(' ').count() < 3, "{error:?} with {down:?} down");
         let told: Vec<String> = subjects.iter().map(ToString::to_string).collect();
         assert_eq!(told.join(" "), about, "{error:?} with {down:?} down");
     }

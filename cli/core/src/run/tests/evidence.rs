@@ -17,7 +17,7 @@ const ENCODED: &str = "c2ltdWxhdGVkLWp3dA==";
 /// Deploys the first version, then the second under a fault.
 async fn update(script: &str) -> Told {
     let mut rig = Rig::running(&format!("[[fault]]\nitem = 'user'\ncontains = 'user-2'\n{script}")).await;
-    rig.edit("VERSION: 'user-1'", "VERSION: 'user-2', DB_PASSWORD: 'correct-horse'");
+    rig.edit("VERSION: 'user-1'", "VERSION: 'user-2', SIGNING_KEY: 'correct-horse'");
     rig.deploy().await
 }
 
@@ -48,7 +48,7 @@ async fn a_secret_that_a_program_prints_is_starred() {
         assert!(log.contains(line), "{line} is not in:\n{log}");
     }
     let plan = lines(&pieces, "workload/user", "plan").unwrap();
-    assert!(plan.contains("\"DB_PASSWORD\": \"***\"") && plan.contains("secret jwt"), "{plan}");
+    assert!(plan.contains("\"SIGNING_KEY\": \"***\"") && plan.contains("secret jwt"), "{plan}");
     for (item, what, text) in &pieces {
         for canary in ["simulated-jwt", ENCODED.trim_end_matches('='), "correct-horse"] {
             assert!(!text.contains(canary), "{canary} is in {what} of {item}:\n{text}");
@@ -102,7 +102,7 @@ async fn a_kpi_is_about_every_workload_and_a_migration_about_its_service() {
     let told = update("p99 = '900ms'").await;
     let pieces = evidence(&told, "verification");
     for name in ["user", "catalog", "gateway"] {
-        assert!(lines(&pieces, &format!("workload/{name}"), "log").is_some(), "{name}");
+        assert!(lines(&pieces, &format!("workload/{name}"), "status").is_some(), "{name}");
     }
     assert!(lines(&pieces, "namespace/shop", "gate").unwrap().contains("latency wants p99<500ms"));
 

@@ -135,6 +135,7 @@ pub(super) fn lines_of(event: &Event, state: &RunState, printer: &Printer) -> Ve
         EventKind::Retry { attempt, after_ms, reason, .. } => {
             vec![format!("     attempt {attempt} failed: {reason}; again in {}", duration(*after_ms))]
         }
+        EventKind::Evidence { named: false, .. } => Vec::new(),
         EventKind::Evidence { what, .. } if !SHOWN.contains(&what.as_str()) => Vec::new(),
         EventKind::Evidence { item, what, lines, .. } => {
             let what = what.replace('_', " ");
