@@ -251,6 +251,23 @@ impl Sandbox {
         Running::of(format!("{host}: mlctl {}", args.join(" ")), command)
     }
 
+    /// Starts `PROGRAM... mlctl ARGS`: a program that becomes mlctl, such as `env` or `unshare`.
+    #[must_use]
+    pub fn start_by(&self, program: &[&str], args: &[&str]) -> Running {
+        let command = self.command(args);
+        let mut wrapped = std::process::Command::new(program[0]);
+        wrapped.args(&program[1..]).arg(command.get_program()).args(command.get_args());
+        wrapped.current_dir(self.system_folder()).env_clear();
+        wrapped.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        wrapped.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = Command::from(wrapped).kill_on_drop(true).spawn().unwrap();
+        Running {
+            line: format!("{} mlctl {}", program.join(" "), args.join(" ")),
+            child,
+            began: Instant::now(),
+        }
+    }
+
     /// Runs `mlctl ARGS` to its end.
     pub async fn mlctl(&self, args: &[&str]) -> Finished {
         self.start(args).finish().await

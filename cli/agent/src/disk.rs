@@ -63,6 +63,21 @@ pub(crate) fn write(path: &Path, content: &[u8], durability: Durability) -> Resu
     Ok(())
 }
 
+/// Makes a symbolic link to a name beside it, in place of one that is there.
+pub(crate) fn link(path: &Path, to: &str) -> Result<(), AgentError> {
+    let error = || AgentError::file("write", path);
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = path.with_file_name(name);
+    remove(&temporary)?;
+    std::os::unix::fs::symlink(to, &temporary).map_err(error())?;
+    fs::rename(&temporary, path).map_err(error())?;
+    match path.parent() {
+        Some(folder) => File::open(folder).and_then(|f| f.sync_all()).map_err(error()),
+        None => Ok(()),
+    }
+}
+
 /// Reads a JSON file; `None` when it is not there.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, AgentError> {
     match fs::read(path) {

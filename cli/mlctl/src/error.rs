@@ -143,7 +143,7 @@ impl From<OrchestratorError> for CommandError {
             ErrorKind::NotFound => (ExitStatus::NotFound, Some("`mlctl status` lists what there is")),
             ErrorKind::Conflict | ErrorKind::LeaseLost => (
                 ExitStatus::Locked,
-                Some("`mlctl runs` shows who is at work; --wait-lock 5m waits for the lock"),
+                Some("`mlctl lock show` says who is at work; --wait-lock 5m waits in line"),
             ),
             ErrorKind::Invalid => (ExitStatus::InvalidInput, None),
             ErrorKind::Unsupported => (ExitStatus::Refused, None),

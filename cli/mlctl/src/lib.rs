@@ -7,6 +7,7 @@ pub mod commands;
 pub mod conduct;
 pub mod error;
 pub mod input;
+pub mod lock;
 pub mod operator;
 pub mod output;
 pub mod session;

@@ -11,6 +11,8 @@ use mlctl_core::snapshot::Snapshot;
 use mlctl_core::system::{System, SystemFile, TargetKind};
 use mlctl_core::yaml;
 
+use ulid::Ulid;
+
 use crate::error::{CommandError, ExitStatus};
 use crate::input;
 use crate::output::Printer;
@@ -124,9 +126,27 @@ impl Session {
             .hint(format!("there are {}", known.join(", "))))
     }
 
+    /// Returns the name of a run that begins now. Runs are listed by name, so it comes after all that the target keeps,
+    /// whatever the wall clock did since.
+    ///
+    /// # Errors
+    /// A target that does not answer.
+    pub async fn next_run(&self) -> Result<String, CommandError> {
+        let kept = self.target.mirror.list().await?;
+        Ok(run_after(kept.last().map(String::as_str), Ulid::new()).to_string())
+    }
+
     /// Returns the public front's base URL, when there is one.
     pub async fn front(&self) -> Option<String> {
         self.target.inspector.address(None).await.ok().flatten()
+    }
+}
+
+/// Returns a run's name that sorts behind the newest one.
+fn run_after(newest: Option<&str>, fresh: Ulid) -> Ulid {
+    match newest.and_then(|run| Ulid::from_string(run).ok()) {
+        Some(newest) if newest >= fresh => Ulid::from_parts(newest.timestamp_ms() + 1, fresh.random()),
+        _ => fresh,
     }
 }
 
@@ -193,7 +213,7 @@ async fn local(
         secret_values.values().for_each(|value| GitHub::mask(printer, value));
     }
     let local = mlctl_targets::local::connect(mlctl_targets::local::LocalSettings {
-        folder: folder.clone(),
+        folder,
         exe: world.exe().to_path_buf(),
         build: crate::commands::version::build_id(),
         runtime_dir: settings.runtime_folder.clone(),
@@ -213,7 +233,6 @@ async fn local(
         mirror: local.clone(),
         stores: Arc::new(Stores::default()),
         load: Arc::new(mlctl_load::HttpLoadRunner::default()),
-        folder: Some(folder),
         local: Some(local),
         memory: None,
     })
@@ -243,8 +262,25 @@ fn simulated(name: &str, path: &str, settings: &Settings, printer: &Printer) -> 
         mirror: sim.clone(),
         stores: sim.clone(),
         load: sim,
-        folder: None,
         local: None,
         memory: Some(Arc::new(memory)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_sorts_behind_the_newest_whatever_the_clock_did() {
+        let at = |ms| Ulid::from_parts(ms, 7);
+        assert_eq!(run_after(None, at(5)), at(5));
+        assert_eq!(run_after(Some("not one of ours"), at(5)), at(5));
+        assert_eq!(run_after(Some(&at(4).to_string()), at(5)), at(5));
+        // The clock went back: both runs that begin now are newer, and differ.
+        let newest = at(9_000).to_string();
+        let (one, other) =
+            (run_after(Some(&newest), at(5)), run_after(Some(&newest), Ulid::from_parts(5, 8)));
+        assert!(one > at(9_000) && other > at(9_000) && one != other);
+    }
 }

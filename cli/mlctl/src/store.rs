@@ -10,7 +10,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use mlctl_core::event::{Event, EventSink};
@@ -35,6 +35,21 @@ pub struct RunJournal {
     run: String,
     home: Mutex<HomeFile>,
     mirror: Arc<dyn RunMirror>,
+}
+
+impl RunJournal {
+    /// Says what the copy at home lacks, when it lacks something.
+    #[must_use]
+    pub fn incomplete(&self) -> Option<String> {
+        let home = self.home();
+        home.ended().map(|reason| {
+            format!("the journal at home is incomplete: {reason}; `{}` has the whole on the target", self.run)
+        })
+    }
+
+    fn home(&self) -> MutexGuard<'_, HomeFile> {
+        self.home.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The event file of one run.
@@ -73,15 +88,9 @@ impl RunStore {
 
     /// Opens the journal of a run for appending. `so_far` is what the mirror holds and this folder may have lost.
     ///
-    /// A record that only the home copy has is forgotten, for the mirror is what every machine sees. That is safe
-    /// whatever it says, because a record is written at home first and on the target next, and acted on only then:
-    /// - an intent only home knows was never acted on;
-    /// - an outcome only home knows is an effect that happened; the intent before it is on the target, so it counts as
-    ///   in doubt and is probed before it is done again;
-    /// - the end of a step or of the run only home knows is found again by doing nothing: everything is in place;
-    /// - a decision to go back only home knows has undone nothing yet, and is taken anew.
-    ///
-    /// At most one record can be ahead; more means that the mirror lost some ([`Self::agrees`] refuses that).
+    /// A record is written on the target first and at home next, so that the copy at home is never ahead: the target
+    /// refuses what another process has carried on, and the copy at home may be that process's too. Should it be ahead
+    /// all the same, the target has lost records ([`Self::agrees`] refuses that).
     ///
     /// # Errors
     /// A folder that cannot be written.
@@ -189,19 +198,17 @@ fn failed(operation: &'static str, run: &str, error: &std::io::Error) -> Journal
 #[async_trait]
 impl Journal for RunJournal {
     async fn append(&self, line: &str) -> Result<(), JournalError> {
-        let home = || self.home.lock().unwrap_or_else(PoisonError::into_inner);
-        home().append(line).map_err(|error| failed("write", &self.run, &error))?;
-        let mirrored = self.mirror.append(&self.run, line).await;
-        mirrored.map_err(|error| {
-            // The next record will have the same number: two of them would make the copy at home unreadable.
-            home().take_back();
-            JournalError {
-                operation: "mirror",
-                run: self.run.clone(),
-                reason: error.to_string(),
-                source: None,
-            }
-        })
+        // The target first: it refuses the record of a run that another process has carried on, and the copy at home
+        // may be that process's too.
+        self.mirror.append(&self.run, line).await.map_err(|error| JournalError {
+            operation: "mirror",
+            run: self.run.clone(),
+            reason: error.to_string(),
+            source: None,
+        })?;
+        // The record is durable there: a home that is full does not stop a run half-way.
+        self.home().append(line);
+        Ok(())
     }
 }
 

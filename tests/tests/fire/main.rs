@@ -7,6 +7,7 @@
 
 mod crash;
 mod kills;
+mod locks;
 mod records;
 
 use mlctl_tests::Sandbox;

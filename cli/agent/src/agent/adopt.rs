@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Settings;
 use super::event_log::EventLog;
+use super::lease::{self, LeaseBook, Moment};
 use super::relay_keeper::RelayKeeper;
 use super::replica::Replica;
 use super::runs::{end_of_run, follow, running, take_over};
@@ -39,7 +40,11 @@ impl Supervisor {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let relay = RelayKeeper::adopt(&layout, &settings.runtime, tell.clone()).await?;
         let mut supervisor = Self {
-            lease: disk::read_json(&layout.lease())?.unwrap_or_default(),
+            lease: LeaseBook::open(
+                disk::read_json(&layout.lease())?.unwrap_or_default(),
+                &lease::boot(),
+                Moment::now(),
+            ),
             events: EventLog::open(layout.events()),
             build: settings.build.clone(),
             host: host.trim().to_owned(),
@@ -49,6 +54,7 @@ impl Supervisor {
             relay,
             views: watch::Sender::new(Views::default()),
             stopping: Vec::new(),
+            ending: None,
             ended: BTreeMap::new(),
             measured: Instant::now(),
             approximate: BTreeSet::new(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use mlctl_core::local_protocol::{Layout, Request, Response, SocketMode, WorkloadView};
-use mlctl_core::ports::LockRequest;
+use mlctl_core::ports::{Fence, LockRequest};
 use rand::Rng as _;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
@@ -102,6 +102,8 @@ pub(super) struct Supervisor {
     pub(super) views: watch::Sender<Views>,
     /// Who asked the agent to end together with its replicas; nobody while it goes on.
     pub(super) stopping: Vec<oneshot::Sender<Response>>,
+    /// The lease that ends then.
+    pub(super) ending: Option<Fence>,
     pub(super) ended: BTreeMap<String, VecDeque<String>>,
     pub(super) measured: Instant,
     /// In which ways limits are approximate here, as told since the agent began.
@@ -116,6 +118,7 @@ impl Supervisor {
             self.reconcile().await;
             if self.is_stopping() && self.replicas.is_empty() {
                 self.relay.stop().await;
+                self.end_lease();
                 for reply in self.stopping {
                     let _ = reply.send(Response::Done);
                 }
@@ -123,7 +126,7 @@ impl Supervisor {
             }
             tokio::select! {
                 message = messages.recv() => match message {
-                    Some(Message::Request { request: Request::Shutdown { stop_replicas: false }, reply }) => {
+                    Some(Message::Request { request: Request::Shutdown { stop_replicas: false, .. }, reply }) => {
                         let _ = reply.send(Response::Done);
                         return;
                     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 use mlctl_agent::Process;
 use mlctl_core::local_protocol::{EnvSource, FileSpec, LaterContent, Request, Response};
-use mlctl_core::ports::{ErrorKind, Fence};
+use mlctl_core::ports::{ErrorKind, Fence, Standing};
 use mlctl_core::status::Status;
 
 use crate::trial;
@@ -269,7 +269,7 @@ async fn lease() {
     }
     world.kill_agent().await;
     world.start_agent().await;
-    assert!(matches!(world.ask(Request::Renew { fence: ours }).await, Response::Done));
+    assert!(matches!(world.ask(Request::Renew { fence: ours, run: None }).await, Response::Done));
     assert_eq!(world.put(&spec, 1).await, 1);
     assert!(matches!(world.ask(Request::Unlock { fence: ours }).await, Response::Done));
     // A process that has ended holds nothing, whatever its time to live.
@@ -279,7 +279,10 @@ async fn lease() {
         other => panic!("{other:?}"),
     };
     child.kill().await.unwrap();
-    assert!(matches!(world.ask(Request::LockHolder).await, Response::Holder { holder: None }));
+    match world.ask(Request::LockState).await {
+        Response::Line { state } => assert_eq!(state.standing, Standing::Dead),
+        other => panic!("{other:?}"),
+    }
     let next = match world.ask(take("next", std::process::id())).await {
         Response::Locked { holder } => holder.fence,
         other => panic!("{other:?}"),
@@ -301,7 +304,7 @@ async fn shutdown() {
     let running: Vec<_> = world.replicas().await.iter().map(|v| world.processes(&v.replica.name)).collect();
     let (relay_shim, _) = processes(&world.layout.relay());
     // Whoever asks gets an answer, not only the last one.
-    let stop = async || world.ask(Request::Shutdown { stop_replicas: true }).await;
+    let stop = async || world.ask(Request::Shutdown { stop_replicas: true, fence: None }).await;
     let answers = tokio::join!(stop(), stop());
     assert!(matches!(answers, (Response::Done, Response::Done)), "{answers:?}");
     for (shim, program) in running {

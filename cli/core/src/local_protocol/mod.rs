@@ -9,16 +9,18 @@ mod layout;
 pub mod line;
 mod log;
 mod message;
+mod state_file;
 mod view;
 mod workload;
 
 pub use layout::Layout;
 pub use log::{LOG_FILES, split_log_line};
 pub use message::{Request, Response};
+pub use state_file::StateChange;
 pub use view::{ReplicaView, WorkloadView};
 pub use workload::{
     ArtifactRef, EnvSource, FileSpec, HealthSpec, LaterContent, Limits, SocketMode, UpdateSpec, WorkloadSpec,
 };
 
 /// Raised whenever a message changes its meaning. A client that meets another number asks the agent to hand over.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;

@@ -10,13 +10,14 @@ use tokio::time::Instant;
 
 use super::CancelToken;
 use super::engine::describe;
+use super::hold::Hold;
 use super::journal::{Entry, Replay, Writer};
 use crate::clock::Clock;
 use crate::event::{EVENT_VERSION, Event, EventKind, EventSink};
 use crate::gate::GateResult;
 use crate::item::{Digest, ItemId};
 use crate::ports::{
-    Fence, Inspector, JournalError, LoadReport, LoadRunner, Orchestrator, ReleaseStore, StoreAdmin,
+    Fence, Inspector, JournalError, Lease, LoadReport, LoadRunner, Orchestrator, ReleaseStore, StoreAdmin,
 };
 use crate::snapshot::Live;
 use crate::status::Cause;
@@ -132,6 +133,7 @@ pub struct StepContext<'a> {
     pub(super) step: &'a str,
     pub(super) teller: &'a Teller<'a>,
     pub(super) journal: &'a Writer<'a>,
+    pub(super) hold: &'a Hold<'a>,
     pub(super) shared: &'a Shared,
 }
 
@@ -151,8 +153,9 @@ impl StepContext<'_> {
     /// Writes an effect ahead. The effect must not happen when this fails.
     ///
     /// # Errors
-    /// A journal that cannot be written.
-    pub async fn intend(&self, effect: &str, before: Option<&Digest>) -> Result<(), JournalError> {
+    /// A lease that is lost; a journal that cannot be written.
+    pub async fn intend(&self, effect: &str, before: Option<&Digest>) -> Result<(), StepError> {
+        self.hold.confirm().await?;
         self.journal
             .append(Entry::EffectIntent {
                 step: self.step.to_owned(),
@@ -163,6 +166,12 @@ impl StepContext<'_> {
         lock(&self.shared.open).insert(effect.to_owned());
         lock(&self.shared.begun).push(effect.to_owned());
         Ok(())
+    }
+
+    /// Returns the lease, for effects in places that know no fence.
+    #[must_use]
+    pub fn lease(&self) -> &dyn Lease {
+        self.hold
     }
 
     /// Records that an effect happened.

@@ -207,6 +207,33 @@ pub fn read(text: &str) -> Result<Vec<Record>, ReadError> {
     Ok(records)
 }
 
+/// Says whether a line is the first record of a process that carries on what another has begun.
+#[must_use]
+pub fn takes_over(line: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Kind {
+        record: String,
+    }
+    serde_json::from_str::<Kind>(line).is_ok_and(|kind| kind.record == "resumed")
+}
+
+/// Says whether a line may follow the last one of a journal. What is no record, such as a damaged line, is for
+/// [`read`] to tell.
+#[must_use]
+pub fn follows(last: Option<&str>, line: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Link {
+        prev: String,
+        hash: String,
+    }
+    let link = |line: &str| serde_json::from_str::<Link>(line).ok();
+    let Some(next) = link(line) else { return true };
+    match last {
+        None => next.prev == FIRST,
+        Some(last) => link(last).is_none_or(|last| last.hash == next.prev),
+    }
+}
+
 /// Appends records behind a chain.
 pub struct Writer<'a> {
     journal: &'a dyn Journal,

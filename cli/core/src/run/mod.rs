@@ -6,6 +6,7 @@ mod context;
 mod engine;
 mod evidence;
 mod gather;
+mod hold;
 pub mod journal;
 mod observe;
 mod records;
@@ -18,6 +19,7 @@ mod witness;
 
 pub use cancel::{CancelLevel, CancelToken, Canceller};
 pub use context::{Ports, StepContext};
+pub(crate) use engine::wall;
 pub use engine::{RunReport, RunRequest, execute};
 pub(crate) use recover::ROLLBACK;
 pub use retry::Backoff;

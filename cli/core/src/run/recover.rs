@@ -61,8 +61,10 @@ impl Engine<'_> {
             return self.close(RunOutcome::Failed, reason).await;
         };
         let entry = Entry::RollbackDecided { reason: reason.clone(), release: fallback.release };
-        if let Err(error) = self.journal.append(entry).await {
-            return self.close(RunOutcome::RollbackFailed, format!("{reason}; {error}")).await;
+        match self.record(entry).await {
+            Ok(()) => {}
+            Err(StepError::LeaseLost) => return self.lease_lost(&reason),
+            Err(error) => return self.close(RunOutcome::RollbackFailed, format!("{reason}; {error}")).await,
         }
         self.mark_failed(RunOutcome::RolledBack, &reason).await;
         self.shared.forget_guarded();
@@ -80,7 +82,7 @@ impl Engine<'_> {
                 return self.rollback_failed(phase, started, &reason, &failure.error).await;
             }
         }
-        let fence = self.request.lease.fence();
+        let fence = self.hold.fence();
         let head = async || Ok(self.ports.releases.set_head(fallback.release, fence).await?);
         if let Err(error) = self.patiently(head).await {
             return self.rollback_failed(phase, started, &reason, &error).await;
@@ -97,9 +99,11 @@ impl Engine<'_> {
         error: &StepError,
     ) -> RunReport {
         self.finish_rollback(phase, Outcome::Failed, started);
+        if matches!(error, StepError::LeaseLost) {
+            return self.lease_lost(&format!("{reason}; going back failed"));
+        }
         let reason = format!("{reason}; going back failed: {error}");
         match error {
-            StepError::LeaseLost => RunReport { outcome: RunOutcome::LeaseLost, reason },
             StepError::Cancelled => {
                 // Not closed: `--resume` goes on with the way back.
                 let _ = self.journal.append(Entry::Interrupted).await;
@@ -124,7 +128,7 @@ impl Engine<'_> {
             _ => ReleaseState::Failed,
         };
         let note: Option<String> = Some(reason.chars().take(400).collect());
-        let fence = self.request.lease.fence();
+        let fence = self.hold.fence();
         let mark = async || Ok(self.ports.releases.mark(planned.number, state, note.clone(), fence).await?);
         if let Err(error) = self.patiently(mark).await {
             self.teller.tell(EventKind::Warning { text: error.to_string() });

@@ -8,6 +8,7 @@
 
 mod inspector;
 mod load;
+mod lock;
 mod orchestrator;
 mod resolve;
 mod script;
@@ -21,6 +22,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub use lock::Place;
 pub use script::{
     Answer, CallError, Fault, JournalScript, KillPoint, LeaseScript, LoadScript, Pace, Script, ScriptError,
     Trouble, WatchScript, Window,
@@ -209,8 +211,17 @@ impl Sim {
             let mut state = self.state();
             let now_ms = self.now_ms();
             self.take_lease_away(&mut state.world, now_ms);
-            if fence.is_some_and(|fence| fence.0 < state.world.fence) {
-                let reason = "the lease that fenced this write is no longer held";
+            let lost = |fence: Fence| {
+                let broken = state.world.broken.as_ref().filter(|(broken, _)| *broken == fence);
+                match broken {
+                    Some((_, by)) => Some(format!("{by} took the lease away (mlctl lock release)")),
+                    None if fence.0 < state.world.fence => {
+                        Some("the lease that fenced this write is no longer held".to_owned())
+                    }
+                    None => None,
+                }
+            };
+            if let Some(reason) = fence.and_then(lost) {
                 return Err(OrchestratorError::new(ErrorKind::LeaseLost, operation, subject, reason));
             }
             let (value, effect) = change(&mut state.world, now_ms)?;

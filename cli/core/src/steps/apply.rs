@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{StepError, StepNote};
 use crate::item::ItemId;
 use crate::ports::Write;
-use crate::run::StepContext;
+use crate::run::{StepContext, wall};
 use crate::snapshot::Live;
 use crate::status::{Cause, Condition, Status};
 
@@ -38,6 +39,17 @@ struct Flight {
     current_since: Option<Instant>,
 }
 
+/// A look that is later than it should be by more than this means that the process did not run.
+const HELD_UP: Duration = Duration::from_secs(3);
+
+impl Flight {
+    /// Leaves out a time in which this process did not run.
+    fn pass_over(&mut self, time: Duration) {
+        self.moved += time;
+        self.current_since = None;
+    }
+}
+
 impl Apply {
     pub(super) async fn run(&self, context: &StepContext<'_>) -> Result<StepNote, StepError> {
         let mut open: Vec<&Write> = self.writes.iter().rev().collect();
@@ -46,7 +58,13 @@ impl Apply {
         let mut written = 0_usize;
         let alone_first = self.writes.len() > self.width;
         let mut observations = context.observations.clone();
+        let mut due = Instant::now();
         loop {
+            // What nobody looked at is neither a calm nor a standstill: the clocks of the flights begin where they were.
+            let late = due.elapsed();
+            if late > HELD_UP {
+                flights.values_mut().for_each(|flight| flight.pass_over(late));
+            }
             let admitted = if alone_first && settled.is_empty() { 1 } else { self.width.max(1) };
             while flights.len() - settled.len() < admitted
                 && let Some(write) = open.pop()
@@ -58,6 +76,7 @@ impl Apply {
             }
             let lives = observations.borrow_and_update().clone();
             let wake = self.look(context, &lives, &mut flights, &mut settled)?;
+            due = wake;
             if open.is_empty() && settled.len() == flights.len() {
                 return Ok(note(written, self.writes.len()));
             }
@@ -112,7 +131,9 @@ impl Apply {
             if let Some(limit) = self.progress_deadline(id) {
                 let until = flight.moved + limit;
                 if until <= now {
-                    return Err(no_progress(id, &live, limit));
+                    let since = wall(context.ports.clock, flight.moved);
+                    let until = wall(context.ports.clock, until);
+                    return Err(no_progress(id, &live, limit, since, until));
                 }
                 wake = wake.min(until);
             }
@@ -187,12 +208,12 @@ fn is_about(effect: &str, id: &ItemId) -> bool {
     effect.split(' ').nth(1) == Some(id.to_string().as_str())
 }
 
-fn no_progress(id: &ItemId, live: &Live, limit: Duration) -> StepError {
+fn no_progress(id: &ItemId, live: &Live, limit: Duration, since: Timestamp, until: Timestamp) -> StepError {
     let why = live.status.cause.as_ref().map_or_else(
         || format!("{} of {} replicas ready", live.status.ready, live.status.desired),
         |cause| cause.text.clone(),
     );
-    let text = format!("no progress for {} s: {why}", limit.as_secs());
+    let text = format!("no progress for {} s, from {since} until {until}: {why}", limit.as_secs());
     StepError::Terminal { item: id.clone(), cause: Cause::terminal("progress_deadline", text) }
 }
 

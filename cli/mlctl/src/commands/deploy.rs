@@ -89,10 +89,17 @@ pub(super) async fn run(
     }
     let session = Session::open(settings, printer).await?;
     let images = images(&args.set_image, &session)?;
-    let conduct = Conduct::new(&session, settings, printer, args.lock.wait())?;
-    if !args.dry_run {
-        conduct.unless_asked("deploy", conduct.wait_in_line()).await?;
-    }
+    // A dry run waits for nobody.
+    let conduct = Conduct::new(&session, settings, printer, args.lock.wait().filter(|_| !args.dry_run))?;
+    conduct.in_line("deploy", deploy(&args, images, &conduct)).await
+}
+
+async fn deploy(
+    args: &DeployArgs,
+    images: BTreeMap<String, String>,
+    conduct: &Conduct<'_>,
+) -> Result<ExitStatus, CommandError> {
+    let Conduct { session, settings, printer, .. } = conduct;
     if args.resume {
         let kept = unfinished(session.target.mirror.as_ref(), &["deploy", "rollback"]).await?;
         return conduct.resume(&kept).await;
@@ -105,10 +112,10 @@ pub(super) async fn run(
                 format!("run the plan {}: it is for {} on {}", path.display(), plan.system, plan.target);
             return Err(CommandError::refused(text).hint(format!("this is {} on {}", here.0, here.1)));
         }
-        prepare::ask(&conduct, &plan).await?;
+        prepare::ask(conduct, &plan).await?;
         return conduct.carry_out(&plan).await;
     }
-    let make = make_plan(&args, images, &session, settings, printer);
+    let make = make_plan(args, images, session, settings, printer);
     let plan = conduct.unless_asked("deploy", make).await?;
     if let Some(tag) = args.release.as_ref().filter(|_| !plan.release.as_ref().is_some_and(|r| r.creates)) {
         printer.warning(&format!("the tag {tag} is not used: no release is made"));
@@ -120,7 +127,7 @@ pub(super) async fn run(
         plan.warnings.iter().for_each(|text| printer.warning(text));
         return Ok(nothing_to_do(settings, printer, &plan));
     }
-    prepare::ask(&conduct, &plan).await?;
+    prepare::ask(conduct, &plan).await?;
     conduct.carry_out(&plan).await
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use mlctl_core::overrides::{Override, OverrideKind};
-use mlctl_core::ports::{ProbeRequest, Through};
+use mlctl_core::ports::{Lease, ProbeRequest, Through};
 use mlctl_core::system::units::TimeSpan;
 
 use super::ActArgs;
@@ -89,7 +89,7 @@ pub(super) async fn run(
                 return Ok(ExitStatus::Done);
             }
             let conduct = Conduct::new(&session, settings, printer, how.lock.wait())?;
-            let put = async { Ok(overrides.put(&entry).await?) };
+            let put = async |lease: &dyn Lease| Ok(overrides.put(&entry, lease.fence()).await?);
             conduct.with_lease("maintenance on", put).await?;
             conduct.unless_stopped(until_served(&session, true)).await?;
             tell(printer, Some(&entry));
@@ -100,7 +100,7 @@ pub(super) async fn run(
                 return Ok(ExitStatus::Done);
             }
             let conduct = Conduct::new(&session, settings, printer, how.lock.wait())?;
-            let end = async { Ok(overrides.end(ID).await?) };
+            let end = async |lease: &dyn Lease| Ok(overrides.end(ID, lease.fence()).await?);
             conduct.with_lease("maintenance off", end).await?;
             conduct.unless_stopped(until_served(&session, false)).await?;
             tell(printer, None);

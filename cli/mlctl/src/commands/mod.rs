@@ -11,6 +11,7 @@ mod events;
 mod health;
 mod history;
 mod loadtest;
+mod lock;
 mod logs;
 mod maintenance;
 mod man;
@@ -105,18 +106,15 @@ pub struct ActArgs {
 }
 
 impl ActArgs {
-    /// Makes ready to carry an act out, after waiting in line where that was asked for. A dry run waits for nobody.
-    async fn conduct<'a>(
+    /// Makes ready to carry an act out. A dry run waits for nobody.
+    fn conduct<'a>(
         &self,
         session: &'a Session,
         settings: &'a Settings,
         printer: &'a Printer,
     ) -> Result<Conduct<'a>, CommandError> {
-        let conduct = Conduct::new(session, settings, printer, self.lock.wait())?;
-        if !self.dry_run {
-            conduct.unless_asked("wait for the lock", conduct.wait_in_line()).await?;
-        }
-        Ok(conduct)
+        let wait = self.lock.wait().filter(|_| !self.dry_run);
+        Conduct::new(session, settings, printer, wait)
     }
 }
 
@@ -162,6 +160,7 @@ pub(crate) enum Command {
     Runs(runs::RunsArgs),
     Audit(audit::AuditArgs),
     Loadtest(loadtest::LoadtestArgs),
+    Lock(lock::LockArgs),
     Db(db::DbArgs),
     Config(config::ConfigArgs),
     Version(version::VersionArgs),
@@ -187,7 +186,6 @@ const LATER: [&str; 19] = [
     "images",
     "kill-switch",
     "kpi",
-    "lock",
     "override",
     "playbook",
     "render",
@@ -214,6 +212,7 @@ pub(crate) async fn dispatch(
         Command::Down(args) => down::run(&args, settings, printer).await,
         Command::Audit(args) => audit::run(&args, settings, printer).await,
         Command::Runs(args) => runs::run(&args, settings, printer).await,
+        Command::Lock(args) => lock::run(&args, settings, printer).await,
         Command::Loadtest(args) => loadtest::run(&args, settings, printer).await,
         Command::Db(args) => db::run(&args, settings, printer).await,
         Command::Config(args) => config::run(&args, settings, printer),

@@ -52,16 +52,17 @@ pub(super) async fn run(
         return Err(CommandError::not_yet("bringing back old secret values (--with-secrets)"));
     }
     let session = Session::open(settings, printer).await?;
-    let conduct = Conduct::new(&session, settings, printer, args.lock.wait())?;
-    if !args.dry_run {
-        conduct.unless_asked("rollback", conduct.wait_in_line()).await?;
-    }
-    let plan = conduct.unless_asked("rollback", make_plan(&args, &session, settings, printer)).await?;
-    if args.dry_run {
-        return prepare::finish_dry_run(printer, &plan, args.out.as_deref(), args.exit_code);
-    }
-    prepare::ask(&conduct, &plan).await?;
-    conduct.carry_out(&plan).await
+    // A dry run waits for nobody.
+    let conduct = Conduct::new(&session, settings, printer, args.lock.wait().filter(|_| !args.dry_run))?;
+    let work = async {
+        let plan = conduct.unless_asked("rollback", make_plan(&args, &session, settings, printer)).await?;
+        if args.dry_run {
+            return prepare::finish_dry_run(printer, &plan, args.out.as_deref(), args.exit_code);
+        }
+        prepare::ask(&conduct, &plan).await?;
+        conduct.carry_out(&plan).await
+    };
+    conduct.in_line("rollback", work).await
 }
 
 async fn make_plan(

@@ -7,8 +7,8 @@ use mlctl_core::event::EventSink as _;
 use mlctl_core::run::RunState;
 use mlctl_core::run::journal::{Entry, Replay};
 
-use crate::conduct::holder_sentence;
 use crate::error::{CommandError, ExitStatus};
+use crate::lock::holder_sentence;
 use crate::output::report::{Lines, carry_on, summary};
 use crate::output::{Printer, Style, Table};
 use crate::session::Session;

@@ -10,9 +10,9 @@ use mlctl_core::snapshot::{Live, Snapshot};
 use mlctl_core::status::Status;
 use serde::Serialize;
 
-use crate::conduct::lock_sentence;
 use crate::error::{CommandError, ExitStatus};
 use crate::output::report::to_the_second;
+use crate::lock::lock_sentence;
 use crate::output::{Printer, Style, Table};
 use crate::session::Session;
 use crate::settings::Settings;

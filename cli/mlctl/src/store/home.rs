@@ -12,12 +12,10 @@ use super::{open, private_file};
 #[derive(Debug)]
 pub(super) struct HomeFile {
     file: File,
-    /// Its length behind the last record that counts.
+    /// Its length behind the last whole record.
     whole: u64,
-    /// Its length before that record.
-    before: u64,
-    /// True while something behind `whole` could not be taken away.
-    torn: bool,
+    /// Why it ends there for good: a record after it could not be written.
+    ended: Option<String>,
 }
 
 impl HomeFile {
@@ -31,30 +29,28 @@ impl HomeFile {
             std::fs::rename(&beside, path)?;
         }
         let whole = so_far.len() as u64;
-        Ok(Self { file: open(path)?, whole, before: whole, torn: false })
+        Ok(Self { file: open(path)?, whole, ended: None })
     }
 
-    /// Appends a line; it is durable when this returns, and not there at all when it fails.
-    pub(super) fn append(&mut self, line: &str) -> io::Result<()> {
-        if self.torn {
-            self.file.set_len(self.whole)?;
-            self.torn = false;
+    /// Appends a line, durably. What cannot be written ends the copy: a record behind a gap would be of no use.
+    pub(super) fn append(&mut self, line: &str) {
+        if self.ended.is_some() {
+            return;
         }
         let line = format!("{line}\n");
-        let written = self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data());
-        if let Err(error) = written {
-            self.torn = self.file.set_len(self.whole).is_err();
-            return Err(error);
+        match self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data()) {
+            Ok(()) => self.whole += line.len() as u64,
+            Err(error) => {
+                // What cannot be taken away now is a torn tail, which every reader drops.
+                let _ = self.file.set_len(self.whole);
+                self.ended = Some(error.to_string());
+            }
         }
-        self.before = self.whole;
-        self.whole += line.len() as u64;
-        Ok(())
     }
 
-    /// Takes the last line back.
-    pub(super) fn take_back(&mut self) {
-        self.whole = self.before;
-        self.torn = self.file.set_len(self.whole).is_err();
+    /// Says why the copy lacks the last records, when it does.
+    pub(super) fn ended(&self) -> Option<&str> {
+        self.ended.as_deref()
     }
 }
 
@@ -117,31 +113,24 @@ mod tests {
             }
             let mut file = HomeFile::open(&path, mirror).unwrap();
             assert_eq!(read(&path), mirror, "{home:?}");
-            file.append("next").unwrap();
+            file.append("next");
             assert_eq!(read(&path), format!("{mirror}next\n"), "{home:?}");
             assert!(!path.with_extension("jsonl.new").exists());
         }
     }
 
     #[test]
-    fn a_line_is_taken_back_and_a_torn_one_dropped() {
+    fn a_copy_that_cannot_be_written_ends_with_a_whole_record() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal.jsonl");
         let mut file = HomeFile::open(&path, "").unwrap();
-        file.append("one").unwrap();
-        file.append("two").unwrap();
-        file.take_back();
-        file.append("other").unwrap();
-        assert_eq!(read(&path), "one\nother\n");
-        // What a full disk leaves when even the tail could not be taken away at once.
-        std::fs::write(&path, "one\nother\nto").unwrap();
-        file.torn = true;
-        file.append("three").unwrap();
-        assert_eq!(read(&path), "one\nother\nthree\n");
-        // A file that cannot be written keeps what it has.
-        file.file = File::open(&path).unwrap();
-        file.append("four").unwrap_err();
-        assert_eq!((read(&path).as_str(), file.torn), ("one\nother\nthree\n", true));
+        file.append("one");
+        let writable = std::mem::replace(&mut file.file, File::open(&path).unwrap());
+        file.append("two");
+        assert!(file.ended().is_some());
+        file.file = writable;
+        file.append("three");
+        assert_eq!(read(&path), "one\n", "nothing stands behind a gap");
     }
 
     #[test]

@@ -93,15 +93,15 @@ fn broken(run: &str, reason: &str) -> CommandError {
 impl RunStore {
     /// Sees that a run's journal on the target has lost nothing that this machine knows was there.
     ///
-    /// The copy at home may be one record ahead, as a kill between the two copies leaves it. Two or more were
-    /// acknowledged by the target and are gone there: carried on without them, effects could happen twice.
+    /// The target is written first: a record that only the copy at home has was acknowledged there and is gone. Carried
+    /// on without it, an effect could happen twice.
     ///
     /// # Errors
-    /// A target's copy that is two or more records short.
+    /// A target's copy that is short of records.
     pub fn agrees(&self, run: &str, mirrored: &str) -> Result<(), CommandError> {
         let path = self.journal_path(run);
         let lost = lost(&path, mirrored);
-        if lost < 2 {
+        if lost == 0 {
             return Ok(());
         }
         let text = format!(

@@ -4,10 +4,12 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mlctl_core::local_protocol::{Layout, PROTOCOL, Request, Response, line};
-use mlctl_core::ports::{ErrorKind, OrchestratorError, Result};
+use mlctl_core::ports::{ErrorKind, Fence, OrchestratorError, Result};
 use tokio::io::{AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -44,6 +46,8 @@ pub(crate) struct Client {
     runtime: PathBuf,
     exe: PathBuf,
     build: String,
+    /// True once this process ends the agent together with its lease: there is nobody to renew it with.
+    ending: Arc<AtomicBool>,
 }
 
 /// One conversation.
@@ -70,6 +74,7 @@ impl Client {
             runtime: settings.runtime_dir.clone(),
             exe: settings.exe.clone(),
             build: settings.build.clone(),
+            ending: Arc::default(),
         }
     }
 
@@ -118,7 +123,7 @@ impl Client {
                 Ok(conversation) if self.is_ours(&conversation.agent) => return Ok(conversation),
                 Ok(mut conversation) => {
                     // Of another build: it makes way and leaves its replicas to its successor.
-                    let _ = conversation.ask(&Request::Shutdown { stop_replicas: false }).await;
+                    let _ = conversation.ask(&Request::Shutdown { stop_replicas: false, fence: None }).await;
                     self.gone(operation, conversation.agent.pid).await?;
                     continue;
                 }
@@ -172,10 +177,19 @@ impl Client {
     }
 
     /// Ends the agent, with its replicas and the relay.
-    pub(crate) async fn stop(&self, operation: &'static str) -> Result<()> {
+    pub(crate) async fn stop(&self, operation: &'static str, fence: Option<Fence>) -> Result<()> {
         let pid = self.converse(operation).await?.agent.pid;
-        self.ask(operation, "the agent", Request::Shutdown { stop_replicas: true }).await?;
-        self.gone(operation, pid).await
+        self.ending.store(fence.is_some(), Ordering::Relaxed);
+        let ended = async {
+            self.ask(operation, "the agent", Request::Shutdown { stop_replicas: true, fence }).await?;
+            self.gone(operation, pid).await
+        };
+        ended.await.inspect_err(|_| self.ending.store(false, Ordering::Relaxed))
+    }
+
+    /// Says whether the lease has ended with the agent, or is about to.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
     }
 
     fn is_ours(&self, agent: &Hello) -> bool {
@@ -239,6 +253,19 @@ impl Client {
             sleep(LOOK).await;
         }
         Ok(())
+    }
+
+    /// Keeps every agent out of the folder for as long as the returned file lives.
+    pub(crate) fn keep_out(&self, operation: &'static str) -> Result<std::fs::File> {
+        let path = self.layout.agent_lock();
+        let lock =
+            std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let lock = lock.map_err(files::failed(operation, &path))?;
+        lock.try_lock().map_err(|_| {
+            let reason = "another agent has just started there: somebody else is at work";
+            OrchestratorError::new(ErrorKind::Conflict, operation, path.display().to_string(), reason)
+        })?;
+        Ok(lock)
     }
 
     fn is_held(&self) -> bool {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use mlctl_core::ports::{ErrorKind, OrchestratorError, Result, RunMirror};
+use mlctl_core::run::journal;
 
 use super::Local;
 use super::files;
@@ -37,9 +38,24 @@ impl RunMirror for Local {
         files::make_folder(&self.journals())?;
         let is_new = !path.exists();
         let failed = || files::failed("append to", &path);
-        drop_torn_tail(&path).map_err(failed())?;
-        let mut file =
-            OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(failed())?;
+        if journal::takes_over(line) {
+            take_over(&path).map_err(failed())?;
+        }
+        // One file from the look at its end to the write behind it: should another process take the journal over in
+        // between, the write goes to a file that is nobody's any more.
+        let mut file = OpenOptions::new()
+            .create(true)
+            .read(true)
+            .append(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed())?;
+        drop_torn_tail(&mut file).map_err(failed())?;
+        let last = last_line(&mut file).map_err(failed())?;
+        if !journal::follows(last.as_deref(), line) {
+            let reason = "another process has carried this run on: it is no longer this one's";
+            return Err(OrchestratorError::new(ErrorKind::Conflict, "append to the journal of", run, reason));
+        }
         append(&mut file, line).map_err(failed())?;
         // The first line is durable once its file has a name.
         if is_new { files::sync(&self.journals()).map_err(failed()) } else { Ok(()) }
@@ -71,7 +87,12 @@ impl RunMirror for Local {
 
     async fn trim(&self, run: &str) -> Result<()> {
         let path = self.journal(run)?;
-        drop_torn_tail(&path).map_err(files::failed("trim", &path))
+        let failed = || files::failed("trim", &path);
+        match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(mut file) => drop_torn_tail(&mut file).map_err(failed()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(failed()(error)),
+        }
     }
 
     async fn remove(&self, run: &str) -> Result<()> {
@@ -90,13 +111,46 @@ fn append(file: &mut File, line: &str) -> std::io::Result<()> {
     })
 }
 
-/// Takes away what a kill left of a last line: a record behind it would make the whole journal unreadable.
-fn drop_torn_tail(path: &Path) -> std::io::Result<()> {
-    let mut file = match OpenOptions::new().read(true).write(true).open(path) {
-        Ok(file) => file,
+/// Puts a copy in the place of a journal. Whoever still has the old file open, such as a process that was stopped in
+/// the middle of a write, writes where nobody reads.
+fn take_over(path: &Path) -> std::io::Result<()> {
+    let fresh = path.with_extension(format!("{}.tmp", std::process::id()));
+    match std::fs::copy(path, &fresh) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
+        copied => copied?,
     };
+    files::sync(&fresh)?;
+    std::fs::rename(&fresh, path)?;
+    path.parent().map_or(Ok(()), files::sync)
+}
+
+/// Returns the last whole line.
+fn last_line(file: &mut File) -> std::io::Result<Option<String>> {
+    let mut end = file.metadata()?.len();
+    let mut tail: Vec<u8> = Vec::new();
+    while end > 0 {
+        let begin = end.saturating_sub(BLOCK);
+        let mut block = vec![0; usize::try_from(end - begin).unwrap_or_default()];
+        file.seek(SeekFrom::Start(begin))?;
+        file.read_exact(&mut block)?;
+        block.append(&mut tail);
+        tail = block;
+        end = begin;
+        if tail.len() > journal::LONGEST {
+            // No record is that long: damage, which says nothing about what may follow.
+            return Ok(Some(String::new()));
+        }
+        let whole = tail.strip_suffix(b"\n").unwrap_or(&tail);
+        if let Some(at) = whole.iter().rposition(|byte| *byte == b'\n') {
+            return Ok(Some(String::from_utf8_lossy(&whole[at + 1..]).into_owned()));
+        }
+    }
+    let whole = tail.strip_suffix(b"\n").unwrap_or(&tail);
+    Ok((!whole.is_empty()).then(|| String::from_utf8_lossy(whole).into_owned()))
+}
+
+/// Takes away what a kill left of a last line: a record behind it would make the whole journal unreadable.
+fn drop_torn_tail(file: &mut File) -> std::io::Result<()> {
     let length = file.metadata()?.len();
     let mut end = length;
     let mut block = Vec::new();
@@ -104,7 +158,7 @@ fn drop_torn_tail(path: &Path) -> std::io::Result<()> {
         let begin = end.saturating_sub(BLOCK);
         block.clear();
         file.seek(SeekFrom::Start(begin))?;
-        (&mut file).take(end - begin).read_to_end(&mut block)?;
+        file.take(end - begin).read_to_end(&mut block)?;
         if let Some(at) = block.iter().rposition(|byte| *byte == b'\n') {
             break begin + at as u64 + 1;
         }
@@ -120,11 +174,48 @@ fn drop_torn_tail(path: &Path) -> std::io::Result<()> {
 mod tests {
     use super::*;
 
+    fn open(path: &Path) -> File {
+        OpenOptions::new().read(true).append(true).create(true).open(path).unwrap()
+    }
+
+    #[test]
+    fn one_who_was_stopped_in_the_middle_of_a_write_writes_where_nobody_reads() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.jsonl");
+        take_over(&path).unwrap();
+        std::fs::write(&path, "a\n").unwrap();
+        let mut sleeper = open(&path);
+        take_over(&path).unwrap();
+        open(&path).write_all(b"b\n").unwrap();
+        sleeper.write_all(b"late\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "a\nb\n");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left behind");
+    }
+
+    #[test]
+    fn the_last_line_is_found_however_long_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.jsonl");
+        let long = "x".repeat(3 * usize::try_from(BLOCK).unwrap());
+        let damage = format!("a\n{}\n", "x".repeat(2 * journal::LONGEST));
+        for (text, last) in [
+            (String::new(), None),
+            ("a\n".to_owned(), Some("a")),
+            ("a\nb\n".to_owned(), Some("b")),
+            (format!("a\n{long}\n"), Some(long.as_str())),
+            (format!("{long}\nb\n"), Some("b")),
+            (damage, Some("")),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(last_line(&mut open(&path)).unwrap().as_deref(), last);
+        }
+    }
+
     #[test]
     fn only_whole_lines_stay() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run.jsonl");
-        drop_torn_tail(&path).unwrap();
+        drop_torn_tail(&mut open(&path)).unwrap();
         let block = usize::try_from(BLOCK).unwrap();
         let (long, nuls) = ("x".repeat(3 * block), "\0".repeat(2 * block));
         for (before, after) in [
@@ -140,7 +231,7 @@ mod tests {
             (format!("a\n{}", "y".repeat(block - 1)), "a\n"),
         ] {
             std::fs::write(&path, &before).unwrap();
-            drop_torn_tail(&path).unwrap();
+            drop_torn_tail(&mut open(&path)).unwrap();
             let left = std::fs::read_to_string(&path).unwrap();
             assert!(left == after, "{} bytes became {}", before.len(), left.len());
         }

@@ -35,8 +35,8 @@ use mlctl_core::item::{Desired, Item, ItemId};
 use mlctl_core::local_protocol::Layout;
 use mlctl_core::plan::Difference;
 use mlctl_core::ports::{
-    Applied, Fence, Lease, LockHolder, LockRequest, Observation, Orchestrator, OrchestratorError,
-    ReleaseInput, Result, Write,
+    Applied, Fence, Lease, LockRequest, Observation, Orchestrator, OrchestratorError, ReleaseInput, Result,
+    Write,
 };
 use mlctl_core::secret::Secret;
 use mlctl_core::snapshot::Snapshot;
@@ -104,19 +104,41 @@ pub async fn connect(settings: LocalSettings) -> Result<Local> {
 /// The agent does not answer.
 pub async fn stop(settings: &LocalSettings) -> Result<()> {
     let local = connect(settings.clone()).await?;
-    local.stop().await
+    local.stop(None).await
 }
 
 impl Local {
-    /// Ends the agent with every replica and the relay; fine when there is none.
+    /// Ends the agent with every replica and the relay; fine when there is none. A lease ends with them.
     ///
     /// # Errors
-    /// The agent does not answer, or does not end.
-    pub async fn stop(&self) -> Result<()> {
+    /// The agent does not answer, does not end, or the lease is lost.
+    pub async fn stop(&self, fence: Option<Fence>) -> Result<()> {
         if self.client.is_running().await {
-            self.client.stop("stop").await?;
+            self.client.stop("stop", fence).await?;
         }
         Ok(())
+    }
+
+    /// Says whether an agent answers now.
+    pub async fn is_running(&self) -> bool {
+        self.client.is_running().await
+    }
+
+    /// Removes everything the target keeps; no agent can begin in the folder meanwhile.
+    ///
+    /// # Errors
+    /// Another agent has begun there, or a file that cannot be removed.
+    pub async fn purge(&self) -> Result<()> {
+        let root = self.layout.root().to_owned();
+        if !root.exists() {
+            return Ok(());
+        }
+        let _lock = self.client.keep_out("remove")?;
+        let removed = artifacts::blocking({
+            let root = root.clone();
+            move || std::fs::remove_dir_all(root)
+        });
+        removed.await.map_err(files::failed("remove", &root))
     }
 
     fn note_write(&self) {
@@ -150,9 +172,5 @@ impl Orchestrator for Local {
 
     async fn lock(&self, request: &LockRequest) -> Result<Box<dyn Lease>> {
         lease::take(&self.client, request).await
-    }
-
-    async fn lock_holder(&self) -> Result<Option<LockHolder>> {
-        lease::holder(&self.client).await
     }
 }

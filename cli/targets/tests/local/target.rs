@@ -269,18 +269,18 @@ async fn maintenance() {
         until: None,
         kind,
     };
-    local.put(&entry).await.unwrap();
+    local.put(&entry, lease.fence()).await.unwrap();
     assert_eq!(table()["maintenance"]["message"], "Back soon");
     // A release in between carries it along.
     deploy(&local, &desired, lease.fence()).await;
     assert_eq!(table()["maintenance"]["retry_after_seconds"], 60);
     assert_eq!(local.observe().await.unwrap().overrides, std::slice::from_ref(&entry));
-    assert!(local.end("maintenance").await.unwrap());
-    assert!(!local.end("maintenance").await.unwrap());
+    assert!(local.end("maintenance", lease.fence()).await.unwrap());
+    assert!(!local.end("maintenance", lease.fence()).await.unwrap());
     assert!(table()["maintenance"].is_null());
     // One with an end is over by itself, while nobody asks for anything.
     let until = Some(jiff::Timestamp::now() + Duration::from_millis(800));
-    local.put(&Override { until, ..entry.clone() }).await.unwrap();
+    local.put(&Override { until, ..entry.clone() }, lease.fence()).await.unwrap();
     assert_eq!(table()["maintenance"]["message"], "Back soon");
     let over = async {
         while !table()["maintenance"].is_null() {
@@ -338,7 +338,7 @@ async fn reading() {
     assert!(local.events(None).await.unwrap().is_empty());
     assert!(local.replicas(None).await.unwrap().is_empty());
     assert_eq!(OverrideStore::list(&local).await.unwrap(), []);
-    local.stop().await.unwrap();
+    local.stop(None).await.unwrap();
     assert!(!world.state().exists());
     let item = ItemId::new(ItemKind::Store, "db");
     let error = local.apply(&Write::Scale { id: item, replicas: 1 }, Fence(1)).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! The two copies of a journal: the one at home is written first, the mirror on the target after it.
+//! The two copies of a journal: the mirror on the target is written first, the one at home after it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -44,12 +44,13 @@ pub(super) struct TwoCopies {
 #[async_trait]
 impl Journal for TwoCopies {
     async fn append(&self, line: &str) -> Result<(), JournalError> {
+        self.mirror.append(line).await?;
         {
             let mut copies = self.home.0.lock().unwrap();
             let copy = copies.entry(self.run.clone()).or_default();
             copy.push_str(line);
             copy.push('\n');
         }
-        self.mirror.append(line).await
+        Ok(())
     }
 }

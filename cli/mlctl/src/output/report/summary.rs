@@ -125,7 +125,7 @@ fn next(state: &RunState, front: Option<&str>) -> Vec<String> {
         RunOutcome::Interrupted => {
             hints.push(format!("  {}", carry_on(&state.operation)));
         }
-        RunOutcome::LeaseLost => hints.push("  mlctl runs            who holds the lock now".to_owned()),
+        RunOutcome::LeaseLost => hints.push("  mlctl lock show       who holds the lock now".to_owned()),
         _ => {
             if let Some(suspect) = suspect.filter(|_| failed_step) {
                 hints.push(format!("  mlctl logs {suspect} --previous    what it said"));
