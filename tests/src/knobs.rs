@@ -10,7 +10,7 @@ pub const FRONT: u16 = 4000;
 pub const BACK: u16 = 4001;
 
 impl Sandbox {
-    /// Returns a sandbox with the two services of one program, `tests/src/bin/knobs.rs`, that does as it is told.
+    /// Returns a sandbox with the two services of one program, `tests/src/bin/knobs/`, that does as it is told.
     #[must_use]
     pub fn of_knobs(program: &str) -> Self {
         Self::of_fixture("knobs", &[("knobs", program)])

@@ -16,6 +16,7 @@
 pub mod agent;
 mod disk;
 mod error;
+mod listener;
 mod process;
 mod record;
 pub mod relay;

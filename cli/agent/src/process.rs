@@ -11,6 +11,9 @@ use tokio::io::unix::AsyncFd;
 
 /// Clock ticks in a second, as `/proc` counts them: a constant of Linux' user interface on every architecture we build.
 const TICKS_PER_SECOND: u64 = 100;
+/// Open files that are counted at most: to count more takes longer than the answer is worth.
+const COUNTED_DESCRIPTORS: usize = 65_536;
+
 /// One process of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Process {
@@ -97,6 +100,14 @@ impl Process {
         Stat::read(self.pid).is_some_and(|stat| stat.start != self.start)
     }
 
+    /// Returns how many file descriptors it has open and how many it may have; none where that cannot be seen.
+    pub(crate) fn descriptors(self) -> Option<(u64, u64)> {
+        let limit = open_files(&fs::read_to_string(format!("/proc/{}/limits", self.pid)).ok()?)?;
+        let most = usize::try_from(limit).ok()?.min(COUNTED_DESCRIPTORS);
+        let open = fs::read_dir(format!("/proc/{}/fd", self.pid)).ok()?.take(most).count();
+        self.is_alive().then_some((u64::try_from(open).ok()?, limit))
+    }
+
     /// Returns what it has used so far; none once it has ended.
     pub(crate) fn usage(self) -> Option<Usage> {
         let stat = Stat::read(self.pid)?;
@@ -105,6 +116,29 @@ impl Process {
             memory_bytes: stat.resident_bytes(),
         })
     }
+}
+
+/// Returns the limit of open files from the text of `/proc/PID/limits`: the soft one, which is the one in force.
+fn open_files(limits: &str) -> Option<u64> {
+    limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next()?.parse().ok())
+}
+
+/// Returns all living processes below one: its children, theirs, and so on.
+pub(crate) fn descendants(ancestor: u32) -> Vec<Process> {
+    let all: Vec<(u32, Stat)> = all().collect();
+    let mut found = Vec::new();
+    let mut parents = vec![ancestor];
+    while let Some(parent) = parents.pop() {
+        for (pid, stat) in all.iter().filter(|(_, stat)| stat.parent == parent) {
+            parents.push(*pid);
+            if !stat.is_dead() {
+                found.push(Process { pid: *pid, start: stat.start });
+            }
+        }
+    }
+    found
 }
 
 /// Returns the resident memory of all processes of a group, in bytes.
@@ -151,6 +185,7 @@ fn all() -> impl Iterator<Item = (u32, Stat)> {
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     state: char,
+    parent: u32,
     group: u32,
     session: u32,
     cpu_ticks: u64,
@@ -172,6 +207,7 @@ impl Stat {
         let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
         Some(Self {
             state: fields.first()?.chars().next()?,
+            parent: u32::try_from(number(1)?).ok()?,
             group: u32::try_from(number(2)?).ok()?,
             session: u32::try_from(number(3)?).ok()?,
             cpu_ticks: number(11)? + number(12)?,
@@ -204,6 +240,7 @@ mod tests {
             let stat = Stat::parse(&format!("4242 ({name}) {tail}")).unwrap();
             let expected = Stat {
                 state: 'S',
+                parent: 1,
                 group: 4242,
                 session: 4243,
                 cpu_ticks: 10,
@@ -282,6 +319,34 @@ mod tests {
             std::thread::yield_now();
         }
         shim.wait().unwrap();
+    }
+
+    #[test]
+    fn what_lies_below_a_process_is_found() {
+        let own = std::process::id();
+        let mut child = std::process::Command::new("sh").args(["-c", "sleep 60 & wait"]).spawn().unwrap();
+        let begun = std::time::Instant::now();
+        while descendants(child.id()).is_empty() {
+            assert!(begun.elapsed() < std::time::Duration::from_secs(10), "the shell has started no child");
+            std::thread::yield_now();
+        }
+        let below = descendants(child.id());
+        assert!(below.iter().all(|process| descendants(own).contains(process)));
+        assert!(descendants(own).iter().any(|process| process.pid == child.id()));
+        for process in below {
+            process.signal(Signal::KILL);
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn open_files_are_counted_against_their_limit() {
+        let text = "Limit   Soft Limit  Hard Limit  Units\nMax processes  7 8 processes\nMax open files            1024                 4096                 files\n";
+        assert_eq!(open_files(text), Some(1024));
+        assert_eq!(open_files("Max open files  unlimited unlimited files"), None);
+        let (open, limit) = Process::own().descriptors().unwrap();
+        assert!(open >= 3 && open < limit, "{open} of {limit}");
     }
 
     #[tokio::test]

@@ -150,9 +150,23 @@ pub(crate) struct ExitRecord {
     pub(crate) at: Timestamp,
     /// How long it ran, in milliseconds.
     pub(crate) ran_ms: u64,
+    /// Processes that outlived it and were ended.
+    #[serde(default)]
+    pub(crate) left: u32,
+    /// What people should know besides.
+    #[serde(default)]
+    pub(crate) note: Option<String>,
+    /// Why the agent ended it, when it did.
+    #[serde(default)]
+    pub(crate) sick: Option<String>,
 }
 
 impl ExitRecord {
+    /// Returns the record of a run that could not be begun.
+    pub(crate) fn not_started(reason: String) -> Self {
+        Self { exec_error: Some(reason), ..Self::unrecorded(None) }
+    }
+
     /// Returns what there is to say of a run whose shim has left no word: how its program ended, when that can still
     /// be seen.
     pub(crate) fn unrecorded(program: Option<ExitStatus>) -> Self {
@@ -163,25 +177,31 @@ impl ExitRecord {
             exec_error: None,
             at: Timestamp::now(),
             ran_ms: 0,
+            left: 0,
+            note: None,
+            sick: None,
         }
     }
 
-    /// Returns how people read it: `exit code 3`, `signal 9 (SIGKILL)`, `killed for its memory`.
+    /// Returns how people read it: `exit code 3`, `signal 9 (SIGKILL)`, `killed for its memory`; with the note behind
+    /// it in parentheses.
     pub(crate) fn words(&self) -> String {
         if let Some(reason) = &self.exec_error {
             return reason.clone();
         }
+        let note = self.note.as_ref().map(|note| format!(" ({note})")).unwrap_or_default();
         if self.oom {
-            return "killed for its memory".to_owned();
+            return format!("killed for its memory{note}");
         }
-        match (self.code, self.signal) {
+        let end = match (self.code, self.signal) {
             (Some(code), _) => format!("exit code {code}"),
             (None, Some(signal)) => match nix::sys::signal::Signal::try_from(signal) {
                 Ok(name) => format!("signal {signal} ({name})"),
                 Err(_) => format!("signal {signal}"),
             },
             (None, None) => "unknown end (its shim died)".to_owned(),
-        }
+        };
+        end + &note
     }
 }
 
@@ -225,7 +245,7 @@ pub(crate) struct ReplicaRecord {
     /// How its last run ended.
     #[serde(default)]
     pub(crate) last_exit: Option<ExitRecord>,
-    /// Why the agent ended its last run, when it did.
+    /// Why the agent ends its present run, when it does.
     #[serde(default)]
     pub(crate) sick: Option<String>,
     /// True from the end of a run until the replica is available again.

@@ -5,10 +5,12 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod broken;
 mod crash;
 mod kills;
 mod locks;
 mod records;
+mod verdicts;
 
 use mlctl_tests::Sandbox;
 

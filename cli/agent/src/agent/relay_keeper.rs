@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::adopt::{Tenant, settled};
 use super::shims::start_shim;
 use super::supervisor::Message;
+use crate::listener::listener_on;
 use crate::process::Process;
 use crate::record::{Ports, ReplicaFolder, ShimSpec, ShimStatus};
 use crate::relay::{Front, RELAY_PROTOCOL, RelayRequest, RelayResponse, ask, attend};
@@ -97,6 +98,14 @@ impl RelayKeeper {
         self.failed.get(service)
     }
 
+    /// Begins anew with the port of a service that was just written: that it was taken before says nothing about now,
+    /// and the patience with it is that of the new write.
+    pub(super) fn begin_anew(&mut self, service: &str) {
+        if self.failed.remove(service).is_some() {
+            (self.sent, self.asked) = (None, None);
+        }
+    }
+
     /// When to try again by itself.
     pub(super) fn retry_at(&self) -> Option<Instant> {
         let ports = (!self.failed.is_empty()).then_some(()).and(self.asked).map(|at| at + PORT_PAUSE);
@@ -165,9 +174,9 @@ impl RelayKeeper {
                     .into_iter()
                     .map(|(service, reason)| {
                         let port = ports.get(service.as_str()).copied().unwrap_or_default();
-                        let text = format!("port {port} is taken by another process ({reason}): end that one, or give the service another port");
-                        let since = before.get(&service).map_or(now, |(_, since)| *since);
-                        (service, (text, since))
+                        // Who holds it is looked up once: that reads all of `/proc`.
+                        let known = before.get(&service).cloned();
+                        (service, known.unwrap_or_else(|| (taken(port, &reason), now)))
                     })
                     .collect();
                 self.sent = Some(fronts);
@@ -290,3 +299,10 @@ impl RelayKeeper {
         });
     }
 }
+
+/// Says that a port cannot be had, by whom, and what to do about it.
+fn taken(port: u16, reason: &str) -> String {
+    let holder = listener_on(port).unwrap_or_else(|| "another process".to_owned());
+    format!("port {port} is taken by {holder} ({reason}): end that one, or give the service another port")
+}
+

@@ -275,7 +275,8 @@ impl Replica {
     }
 
     /// Takes note that its run has ended.
-    pub(super) fn ended(&mut self, exit: ExitRecord) {
+    pub(super) fn ended(&mut self, mut exit: ExitRecord) {
+        exit.sick = self.record.sick.take();
         if let Some(prober) = self.prober.take() {
             prober.abort();
         }

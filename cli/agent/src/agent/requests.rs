@@ -193,6 +193,7 @@ impl Supervisor {
                 self.workloads.insert(name.clone(), workload);
             }
         }
+        self.relay.begin_anew(&name);
         self.events.note(&name, None, "put", format!("generation {generation}, {replicas} replicas"));
         Ok(generation)
     }

@@ -29,6 +29,7 @@ impl Supervisor {
                 self.events.note(&service, Some(name), "ready", "answers its readiness probe");
             }
             Report::NotReady(answer) => {
+                let answer = with_reason(replica, answer);
                 if replica.ready_at.take().is_some() {
                     replica.since = Timestamp::now();
                     self.events.note(&service, Some(name), "not_ready", answer.clone());
@@ -36,6 +37,7 @@ impl Supervisor {
                 replica.answer = Some(answer);
             }
             Report::Sick(answer) => {
+                let answer = with_reason(replica, answer);
                 self.events.note(&service, Some(name), "unhealthy", format!("{answer}; it is started again"));
                 replica.record.sick = Some(answer);
                 replica.signal_end();
@@ -120,7 +122,6 @@ impl Supervisor {
                 State::BackOff { until } if until <= now && self.stopping.is_empty() => {
                     replica.record.restarts += 1;
                     replica.record.restarts_in_row += 1;
-                    replica.record.sick = None;
                     self.start(&name);
                 }
                 State::Stopping { deadline } if deadline <= now => replica.kill(),
@@ -159,8 +160,7 @@ impl Supervisor {
                     other => other.to_string(),
                 };
                 let service = replica.record.service.clone();
-                replica
-                    .ended(ExitRecord { exec_error: Some(reason.clone()), ..ExitRecord::unrecorded(None) });
+                replica.ended(ExitRecord::not_started(reason.clone()));
                 self.events.note(&service, Some(name), "not_started", reason);
             }
         }
@@ -211,6 +211,17 @@ fn watch_program(replica: &Replica, tell: &mpsc::Sender<Message>) {
         program.ended().await;
         let _ = tell.send(Message::ProgramEnded { replica: name, run }).await;
     });
+}
+
+/// Adds to a bad answer what the system knows about its reason: a program without a descriptor left accepts no
+/// connection, and can hardly say so itself.
+fn with_reason(replica: &Replica, answer: String) -> String {
+    match replica.program.and_then(Process::descriptors) {
+        Some((open, limit)) if open >= limit => {
+            format!("{answer}; all {limit} file descriptors it may have are open")
+        }
+        _ => answer,
+    }
 }
 
 /// Begins to probe a replica.

@@ -97,6 +97,7 @@ impl Routes {
 
 impl Table {
     /// Makes this the whole table; returns why ports could not be taken, by service. Connections that are open stay.
+    /// A service that moves to another port keeps its old one until it has the new one.
     pub(super) async fn set(&self, fronts: Vec<Front>) -> BTreeMap<String, String> {
         let mut wanted = self.wanted.lock().await;
         wanted.fronts.clone_from(&fronts);
@@ -114,16 +115,22 @@ impl Table {
     }
 
     async fn put_in_force(&self, fronts: Vec<Front>) -> BTreeMap<String, String> {
-        self.close_what_is_not_in(&fronts).await;
+        self.close(|service, entry| !fronts.iter().any(|f| f.service == service && entry.stays(f, &fronts)))
+            .await;
         let mut failed = BTreeMap::new();
         for front in fronts {
             if let Some(entry) = hold(&self.entries).get(&front.service) {
-                *hold(&entry.routes.backends) = front.backends;
+                hold(&entry.routes.backends).clone_from(&front.backends);
                 entry.routes.changed.notify_waiters();
-                continue;
+                if entry.port == front.port {
+                    continue;
+                }
             }
             match bind(front.port) {
-                Ok(listener) => self.add(front, listener, &mut failed),
+                Ok(listener) => {
+                    self.close(|service, _| service == front.service).await;
+                    self.add(front, listener, &mut failed);
+                }
                 Err(error) => {
                     failed.insert(front.service, error.to_string());
                 }
@@ -134,16 +141,13 @@ impl Table {
         failed
     }
 
-    async fn close_what_is_not_in(&self, fronts: &[Front]) {
+    /// Closes the listening sockets of some services.
+    async fn close(&self, closes: impl Fn(&str, &Entry) -> bool) {
         let closed: Vec<Entry> = {
             let mut entries = hold(&self.entries);
             let gone: Vec<String> = entries
                 .iter()
-                .filter(|(service, entry)| {
-                    !fronts
-                        .iter()
-                        .any(|f| f.service == **service && f.port == entry.port && f.mode == entry.mode())
-                })
+                .filter(|(service, entry)| closes(service.as_str(), entry))
                 .map(|(service, _)| service.clone())
                 .collect();
             gone.iter().filter_map(|service| entries.remove(service)).collect()
@@ -227,6 +231,13 @@ impl Table {
 }
 
 impl Entry {
+    /// Says whether its socket is of use for a front of the same service: it is the very one, or it can serve until
+    /// the new port is had and nobody else is to have the old one.
+    fn stays(&self, front: &Front, fronts: &[Front]) -> bool {
+        let wanted = fronts.iter().any(|other| other.port == self.port && other.service != front.service);
+        self.mode() == front.mode && (self.port == front.port || !wanted)
+    }
+
     const fn mode(&self) -> SocketMode {
         match self.socket {
             Bound::Relay(_) => SocketMode::Relay,
@@ -302,6 +313,32 @@ mod tests {
         drop(taken);
         table.retry().await;
         assert!(hold(&table.entries).contains_key("api"));
+    }
+
+    #[tokio::test]
+    async fn a_service_that_moves_keeps_its_old_port_until_it_has_the_new_one() {
+        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let accepts = |port: u16| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+        let front = |service: &str, port| Front {
+            service: service.to_owned(),
+            port,
+            mode: SocketMode::Relay,
+            backends: vec![Backend { replica: "a".to_owned(), port: 1 }],
+        };
+        let table = Table::default();
+        let (old, other) = (free(), free());
+        assert!(table.set(vec![front("web", old), front("api", other)]).await.is_empty());
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let new = taken.local_addr().unwrap().port();
+        let failed = table.set(vec![front("web", new), front("api", other)]).await;
+        assert_eq!(failed.keys().collect::<Vec<_>>(), ["web"]);
+        assert!(accepts(old), "it serves where it did");
+        drop(taken);
+        assert!(table.set(vec![front("web", new), front("api", other)]).await.is_empty());
+        assert!(accepts(new) && !accepts(old), "it has moved");
+        // Two that change places have to let go first.
+        assert!(table.set(vec![front("web", other), front("api", new)]).await.is_empty());
+        assert!(accepts(other) && accepts(new));
     }
 
     #[tokio::test]

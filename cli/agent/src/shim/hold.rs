@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::cgroup::Cgroup;
 use super::limit::MemoryWatch;
 use super::log::{LogFile, keep_log};
+use super::remains::{adopt_orphans, end_all, reap_adopted};
 use crate::process::{Process, boot};
 use crate::record::{ExitRecord, ReplicaFolder, ShimSpec, ShimStatus};
 use crate::{AgentError, disk, relay};
@@ -36,6 +37,7 @@ pub(super) async fn hold(folder: &ReplicaFolder) -> Result<(), AgentError> {
         source: io::ErrorKind::NotFound.into(),
     })?;
     let mut orders = Orders::hear()?;
+    adopt_orphans().map_err(AgentError::process("adopt the orphans of", "the program"))?;
     loop {
         let begun = Instant::now();
         let ended = run(folder, &spec, &mut orders).await?;
@@ -64,6 +66,8 @@ enum Ended {
 struct Orders {
     terminate: Signals,
     quit: Signals,
+    /// A process below us has ended: the program, or what came to us as an orphan.
+    child_ended: Signals,
     /// Watched, not ignored: an ignored signal would stay ignored in the program.
     _deaf: [Signals; 2],
 }
@@ -74,6 +78,7 @@ impl Orders {
         Ok(Self {
             terminate: watch(SignalKind::terminate())?,
             quit: watch(SignalKind::quit())?,
+            child_ended: watch(SignalKind::child())?,
             _deaf: [watch(SignalKind::hangup())?, watch(SignalKind::interrupt())?],
         })
     }
@@ -90,8 +95,7 @@ async fn run(folder: &ReplicaFolder, spec: &ShimSpec, orders: &mut Orders) -> Re
     let Running { mut child, log, keeper } = match start(folder, spec, cgroup.as_ref()).await {
         Ok(running) => running,
         Err(reason) => {
-            let record = ExitRecord { exec_error: Some(reason), ..ExitRecord::unrecorded(None) };
-            disk::write_json(&folder.exit(), &record, disk::Durability::Process)?;
+            disk::write_json(&folder.exit(), &ExitRecord::not_started(reason), disk::Durability::Process)?;
             return Ok(Ended::ByItself);
         }
     };
@@ -109,20 +113,44 @@ async fn run(folder: &ReplicaFolder, spec: &ShimSpec, orders: &mut Orders) -> Re
 
     let group = Pid::from_raw(i32::try_from(pid).unwrap_or(i32::MAX));
     let mut memory = MemoryWatch::new(if cgroup.is_some() { None } else { spec.limits.memory_bytes }, pid);
-    let ended = follow(&mut child, program, group, spec, orders, &mut memory).await;
-    // Whatever it left behind in its group ends with it; the log then has an end too. It was not waited for yet, so
-    // the number of its group cannot be another's.
-    kill(group, Signal::SIGKILL);
+    let course = follow(&mut child, program, group, spec, orders, &mut memory).await;
     let exit = child.wait().await.map_err(AgentError::process("wait for", "the program"))?;
-    // A log that an escaped orphan keeps open is left to the orphan.
+    let ran = started.elapsed();
+    // Whatever it left behind ends with it; the log then has an end too.
+    let outlived = end_all(group).await;
     let _ = timeout(LOG_TAIL, log).await;
     if let Some(keeper) = keeper {
         keeper.abort();
     }
-    let oom = memory.was_exceeded() || cgroup.as_ref().is_some_and(Cgroup::was_exceeded);
-    let record = record(folder, exit, oom, started)?;
+    let note = match memory.excess() {
+        Some(excess) => Some(excess.words()),
+        None if course.unwilling => {
+            let (signal, grace) = (stop_signal(&spec.stop_signal), Duration::from_millis(spec.grace_ms));
+            Some(format!("it did not end within {:.1} s of {signal} and was killed", grace.as_secs_f64()))
+        }
+        None => None,
+    };
+    let record = ExitRecord {
+        code: exit.code(),
+        signal: exit.signal(),
+        oom: memory.excess().is_some() || cgroup.as_ref().is_some_and(Cgroup::was_exceeded),
+        exec_error: exec_error(folder)?,
+        at: Timestamp::now(),
+        ran_ms: u64::try_from(ran.as_millis()).unwrap_or(u64::MAX),
+        left: u32::try_from(outlived).unwrap_or(u32::MAX),
+        note,
+        sick: None,
+    };
     disk::write_json(&folder.exit(), &record, disk::Durability::Process)?;
-    Ok(ended)
+    Ok(course.ended)
+}
+
+/// How a run went.
+#[derive(Debug, Clone, Copy)]
+struct Course {
+    ended: Ended,
+    /// It did not end when it was asked to.
+    unwilling: bool,
 }
 
 /// Obeys orders and watches limits until the program has ended; it is left a zombie.
@@ -133,10 +161,10 @@ async fn follow(
     spec: &ShimSpec,
     orders: &mut Orders,
     memory: &mut MemoryWatch,
-) -> Ended {
+) -> Course {
     let grace = Duration::from_millis(spec.grace_ms);
     let mut deadline: Option<Instant> = None;
-    let mut ended = Ended::ByItself;
+    let mut end_of = Course { ended: Ended::ByItself, unwilling: false };
     let end = async {
         if program.start == 0 {
             // It could not be looked at: waited for, it is at least known to have ended.
@@ -148,9 +176,9 @@ async fn follow(
     tokio::pin!(end);
     loop {
         tokio::select! {
-            () = &mut end => return ended,
+            () = &mut end => return end_of,
             _ = orders.terminate.recv() => {
-                ended = Ended::AsAsked;
+                end_of.ended = Ended::AsAsked;
                 if deadline.is_some() {
                     kill(group, Signal::SIGKILL);
                 } else {
@@ -159,10 +187,12 @@ async fn follow(
                 }
             }
             _ = orders.quit.recv() => {
-                ended = Ended::AsAsked;
+                end_of.ended = Ended::AsAsked;
                 kill(group, Signal::SIGKILL);
             }
+            _ = orders.child_ended.recv() => reap_adopted(group),
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                end_of.unwilling = true;
                 kill(group, Signal::SIGKILL);
                 deadline = Some(Instant::now() + Duration::from_secs(1));
             }
@@ -171,26 +201,14 @@ async fn follow(
     }
 }
 
-fn record(
-    folder: &ReplicaFolder,
-    exit: ExitStatus,
-    oom: bool,
-    started: Instant,
-) -> Result<ExitRecord, AgentError> {
+/// Reads why the program could not be started at all, if that is so.
+fn exec_error(folder: &ReplicaFolder) -> Result<Option<String>, AgentError> {
     let path = folder.exec_error();
-    let exec_error = match std::fs::read_to_string(&path) {
-        Ok(reason) => Some(reason),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(AgentError::file("read", &path)(error)),
-    };
-    Ok(ExitRecord {
-        code: exit.code(),
-        signal: exit.signal(),
-        oom,
-        exec_error,
-        at: Timestamp::now(),
-        ran_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-    })
+    match std::fs::read_to_string(&path) {
+        Ok(reason) => Ok(Some(reason)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(AgentError::file("read", &path)(error)),
+    }
 }
 
 /// A program that was started.

@@ -17,7 +17,27 @@ pub(super) struct MemoryWatch {
     pid: u32,
     ticks: Interval,
     looks: u32,
-    exceeded: bool,
+    exceeded: Option<Excess>,
+}
+
+/// A limit that was exceeded.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Excess {
+    /// What was in use, in bytes.
+    used: u64,
+    /// What was allowed.
+    limit: u64,
+}
+
+impl Excess {
+    /// Returns what people should know about it.
+    pub(super) fn words(self) -> String {
+        format!(
+            "{} MiB in use of at most {} MiB; approximate, for no control group can be made here",
+            self.used >> 20,
+            self.limit >> 20
+        )
+    }
 }
 
 impl MemoryWatch {
@@ -25,7 +45,7 @@ impl MemoryWatch {
     pub(super) fn new(limit: Option<u64>, pid: u32) -> Self {
         let mut ticks = interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { limit, pid, ticks, looks: 0, exceeded: false }
+        Self { limit, pid, ticks, looks: 0, exceeded: None }
     }
 
     /// Waits until the limit is exceeded. Safe to drop and call again.
@@ -40,14 +60,14 @@ impl MemoryWatch {
                 Process::find(self.pid).and_then(Process::usage).map_or(0, |u| u.memory_bytes)
             };
             if used > limit {
-                self.exceeded = true;
+                self.exceeded = Some(Excess { used, limit });
                 return;
             }
         }
     }
 
-    /// Says whether it ever was.
-    pub(super) const fn was_exceeded(&self) -> bool {
+    /// Returns what was exceeded, if it ever was.
+    pub(super) const fn excess(&self) -> Option<Excess> {
         self.exceeded
     }
 }

@@ -1,13 +1,15 @@
 //! Holds one replica: its log, its wait status, its limits and its stop signal.
 //!
 //! Signals to the shim: SIGTERM asks the replica to end and kills it after its grace; SIGQUIT, or SIGTERM again,
-//! kills it at once. SIGHUP and SIGINT are for terminals and ignored. The shim ends when its replica has ended; that of
-//! the relay starts it again unless it was asked to end, so that addresses come back without an agent.
+//! kills it at once. SIGHUP and SIGINT are for terminals and ignored. The shim ends when its replica has ended, and
+//! whatever the program started ends with it, in whichever group or session it is: the shim is their reaper. The shim
+//! of the relay starts it again unless it was asked to end, so that addresses come back without an agent.
 
 mod cgroup;
 mod hold;
 mod limit;
 mod log;
+mod remains;
 
 use std::path::Path;
 

@@ -18,6 +18,7 @@ pub fn trials() -> Vec<Trial> {
         trial("a_dead_shim_takes_its_replica_along", shim_killed),
         trial("the_relay_outlives_agents_and_is_replaced_when_it_dies", relay),
         trial("what_a_program_started_ends_with_its_shim", orphans),
+        trial("what_goes_into_the_background_is_told_and_ended", daemon),
         trial("a_loss_of_power_leaves_an_agent_that_starts", power_loss),
         trial("what_could_not_be_written_was_not_put", unwritten),
         trial("a_live_file_changes_at_its_time", later_file),
@@ -335,4 +336,30 @@ async fn secrets() {
         }
     }
     tokio::time::timeout(Duration::from_secs(1), get(spec.port.unwrap())).await.unwrap().unwrap();
+}
+
+async fn daemon() {
+    let mut world = World::new().await;
+    // The shell ends with 0 at once; what it left in a session of its own would go on for ten minutes.
+    let mut spec = service("api", &[]);
+    let script = "setsid sleep 600 & setsid sh -c 'setsid sleep 600 & exit 0' & exit 0";
+    spec.argv = ["sh", "-c", script].map(ToOwned::to_owned).to_vec();
+    world.put(&spec, 1).await;
+    let backgrounded = |v: &mlctl_core::local_protocol::WorkloadView| {
+        v.status.cause.as_ref().is_some_and(|cause| cause.code == "backgrounded" && cause.terminal)
+    };
+    let view = world.seen("api", "told to be in the background", backgrounded).await;
+    let text = view.status.cause.unwrap().text;
+    assert!(text.contains("exit code 0") && text.contains("run it in the foreground"), "{text}");
+    let marker = world.layout.root().to_str().unwrap().to_owned();
+    world.applied(Request::Remove { fence: world.fence, name: "api".to_owned() }).await;
+    world.seen("api", "gone", |v| v.gone).await;
+    world.kill_agent().await;
+    let daemons = std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
+        let read = |file: &str| std::fs::read(entry.path().join(file)).unwrap_or_default();
+        let is = |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|w| w == text.as_bytes());
+        is(&read("cmdline"), "sleep\0600")
+            && std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(&marker))
+    });
+    assert_eq!(daemons.count(), 0);
 }

@@ -12,6 +12,7 @@ use super::CancelToken;
 use super::engine::describe;
 use super::hold::Hold;
 use super::journal::{Entry, Replay, Writer};
+use crate::cause::CauseCode;
 use crate::clock::Clock;
 use crate::event::{EVENT_VERSION, Event, EventKind, EventSink};
 use crate::gate::GateResult;
@@ -236,7 +237,7 @@ impl StepContext<'_> {
                 changed = observations.changed() => self.watch_alive(changed.is_ok())?,
                 () = tokio::time::sleep_until(until) => {
                     let text = format!("it was current and is no longer: {}", describe(&item, &live));
-                    return Err(StepError::Terminal { item, cause: Cause::terminal("fell", text) });
+                    return Err(StepError::Terminal { item, cause: Cause::terminal(CauseCode::Fell, text) });
                 }
             }
         }

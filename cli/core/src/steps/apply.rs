@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{StepError, StepNote};
+use crate::cause::CauseCode;
 use crate::item::ItemId;
 use crate::ports::Write;
 use crate::run::{StepContext, wall};
@@ -214,7 +215,7 @@ fn no_progress(id: &ItemId, live: &Live, limit: Duration, since: Timestamp, unti
         |cause| cause.text.clone(),
     );
     let text = format!("no progress for {} s, from {since} until {until}: {why}", limit.as_secs());
-    StepError::Terminal { item: id.clone(), cause: Cause::terminal("progress_deadline", text) }
+    StepError::Terminal { item: id.clone(), cause: Cause::terminal(CauseCode::ProgressDeadline, text) }
 }
 
 fn note(written: usize, of: usize) -> StepNote {

@@ -184,7 +184,7 @@ async fn make_plan(
         printer.warning(text);
     }
     let previews = prepare::previews(session, &desired, &snapshot).await?;
-    Ok(plan(&PlanInput {
+    let mut plan = plan(&PlanInput {
         operation: &operation,
         target: &session.target.name,
         system,
@@ -195,7 +195,9 @@ async fn make_plan(
         releases: &releases,
         next_number: session.target.releases.next_number().await?,
         selection: &selection,
-    })?)
+    })?;
+    prepare::prove_way_back(session, &mut plan).await?;
+    Ok(plan)
 }
 
 /// Builds what is stale, with progress, before anything is planned.

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use mlctl_core::item::{Desired, ItemId, ItemKind};
 use mlctl_core::plan::{self, Difference, Operand, Plan, rows};
+use mlctl_core::ports::{ErrorKind, Write};
 use mlctl_core::snapshot::Snapshot;
+use mlctl_core::steps::Action;
 
 use super::ActArgs;
 use crate::conduct::Conduct;
@@ -13,6 +15,9 @@ use crate::error::{CommandError, ExitStatus};
 use crate::input;
 use crate::output::{Printer, Style, Table, confirm};
 use crate::session::Session;
+
+/// How a warning begins that says why a failure will not be taken back.
+const NO_WAY_BACK: &str = "no automatic rollback";
 
 /// Asks the target how each live item differs from the desired one.
 pub(super) async fn previews(
@@ -36,6 +41,33 @@ pub(super) async fn previews(
         previews.insert(item.id.clone(), differences);
     }
     Ok(previews)
+}
+
+/// Sees that the way back could be taken, and says so before anything is changed where it could not: a program that
+/// is kept nowhere any more, a secret that is gone. A failure then stops, which leaves what serves in place.
+pub(super) async fn prove_way_back(session: &Session, plan: &mut Plan) -> Result<(), CommandError> {
+    let Some(fallback) = &plan.fallback else { return Ok(()) };
+    let actions = fallback.phase.steps.iter().map(|step| &step.action);
+    let writes = actions.flat_map(|action| match action {
+        Action::Apply(apply) => &apply.writes[..],
+        _ => &[],
+    });
+    for write in writes {
+        let Write::Put { item, .. } = write else { continue };
+        match session.target.orchestrator.preview(item).await {
+            Ok(_) => {}
+            Err(error) if error.kind == ErrorKind::Invalid => {
+                let (number, id, reason) = (fallback.release, &item.id, &error.reason);
+                plan.warnings.push(format!(
+                    "{NO_WAY_BACK}: {id} of release {number} cannot be had: {reason}; a failure stops"
+                ));
+                plan.fallback = None;
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Prints a plan: JSON as it is, or a table of what changes with the fields that differ.
@@ -81,6 +113,10 @@ pub(super) fn show(printer: &Printer, plan: &Plan) {
     let release = plan.release.as_ref().filter(|r| r.creates).map(|r| format!(", release {}", r.number));
     let back = match &plan.fallback {
         Some(fallback) => format!("; a failure goes back to release {}", fallback.release),
+        // Why there is no way back is among the warnings.
+        None if plan.warnings.iter().any(|text| text.starts_with(NO_WAY_BACK)) => {
+            "; a failure is kept for inspection".to_owned()
+        }
         None if is_release_work(plan) && plan.from_verified => String::new(),
         None if is_release_work(plan) && plan.release.is_some() => {
             "; a failure is kept for inspection: there is no verified release to go back to".to_owned()
@@ -117,6 +153,9 @@ pub(super) fn finish_dry_run(
     exit_code: bool,
 ) -> Result<ExitStatus, CommandError> {
     show(printer, plan);
+    if !printer.is_json() {
+        plan.warnings.iter().for_each(|text| printer.warning(text));
+    }
     if let Some(path) = out {
         save(plan, path)?;
         printer.status(&format!(

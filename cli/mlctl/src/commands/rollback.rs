@@ -100,6 +100,7 @@ async fn make_plan(
         selection: &Selection::All,
     })?;
     made.warnings.extend(unproven);
+    prepare::prove_way_back(session, &mut made).await?;
     Ok(made)
 }
 

@@ -142,7 +142,7 @@ impl Runner {
         sql: &str,
     ) -> Result<(), StoreError> {
         let before = violations(transaction).map_err(|e| attempt.failed(&e))?;
-        run_script(transaction, sql).map_err(|e| attempt.failed(&e))?;
+        run_script(transaction, sql).map_err(|e| attempt.failed_at(&e))?;
         let after = violations(transaction).map_err(|e| attempt.failed(&e))?;
         match after.difference(&before).next() {
             Some((table, _, parent, _)) => Err(attempt.refused(format!(

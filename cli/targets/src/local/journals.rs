@@ -124,50 +124,41 @@ fn take_over(path: &Path) -> std::io::Result<()> {
     path.parent().map_or(Ok(()), files::sync)
 }
 
-/// Returns the last whole line.
+/// Returns the last line of a file of whole lines.
 fn last_line(file: &mut File) -> std::io::Result<Option<String>> {
-    let mut end = file.metadata()?.len();
-    let mut tail: Vec<u8> = Vec::new();
-    while end > 0 {
-        let begin = end.saturating_sub(BLOCK);
-        let mut block = vec![0; usize::try_from(end - begin).unwrap_or_default()];
-        file.seek(SeekFrom::Start(begin))?;
-        file.read_exact(&mut block)?;
-        block.append(&mut tail);
-        tail = block;
-        end = begin;
-        if tail.len() > journal::LONGEST {
-            // No record is that long: damage, which says nothing about what may follow.
-            return Ok(Some(String::new()));
-        }
-        let whole = tail.strip_suffix(b"\n").unwrap_or(&tail);
-        if let Some(at) = whole.iter().rposition(|byte| *byte == b'\n') {
-            return Ok(Some(String::from_utf8_lossy(&whole[at + 1..]).into_owned()));
-        }
+    let Some(end) = file.metadata()?.len().checked_sub(1) else { return Ok(None) };
+    let begin = line_start(file, end)?;
+    if end - begin > journal::LONGEST as u64 {
+        // No record is that long: damage, which says nothing about what may follow.
+        return Ok(Some(String::new()));
     }
-    let whole = tail.strip_suffix(b"\n").unwrap_or(&tail);
-    Ok((!whole.is_empty()).then(|| String::from_utf8_lossy(whole).into_owned()))
+    let mut line = Vec::new();
+    file.seek(SeekFrom::Start(begin))?;
+    file.take(end - begin).read_to_end(&mut line)?;
+    Ok(Some(String::from_utf8_lossy(&line).into_owned()))
 }
 
 /// Takes away what a kill left of a last line: a record behind it would make the whole journal unreadable.
 fn drop_torn_tail(file: &mut File) -> std::io::Result<()> {
     let length = file.metadata()?.len();
-    let mut end = length;
+    let whole = line_start(file, length)?;
+    if whole == length { Ok(()) } else { file.set_len(whole) }
+}
+
+/// Returns where the line begins that holds what is before `end`, looking from there back.
+fn line_start(file: &mut File, mut end: u64) -> std::io::Result<u64> {
     let mut block = Vec::new();
-    let whole = loop {
+    while end > 0 {
         let begin = end.saturating_sub(BLOCK);
         block.clear();
         file.seek(SeekFrom::Start(begin))?;
         file.take(end - begin).read_to_end(&mut block)?;
         if let Some(at) = block.iter().rposition(|byte| *byte == b'\n') {
-            break begin + at as u64 + 1;
-        }
-        if begin == 0 {
-            break 0;
+            return Ok(begin + at as u64 + 1);
         }
         end = begin;
-    };
-    if whole == length { Ok(()) } else { file.set_len(whole) }
+    }
+    Ok(0)
 }
 
 #[cfg(test)]
