@@ -15,6 +15,7 @@ mod load;
 mod ports;
 mod processes;
 mod sandbox;
+mod seal;
 
 pub use binaries::{mlctl, repository};
 pub use finished::Finished;
@@ -24,6 +25,7 @@ pub use load::{Load, Tally};
 pub use ports::free_ports;
 pub use processes::{Process, kill, of_folder};
 pub use sandbox::{Running, Sandbox, eventually};
+pub use seal::{Seal, begin, documented_codes, end, pause, through};
 
 /// Prints a line that can be told from the output of the tests themselves.
 pub fn note(text: &str) {

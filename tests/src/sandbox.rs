@@ -205,7 +205,7 @@ impl Sandbox {
         self.extra.push((name.to_owned(), value.to_owned()));
     }
 
-    fn command(&self, args: &[&str]) -> std::process::Command {
+    pub(crate) fn command(&self, args: &[&str]) -> std::process::Command {
         self.sealed(&mlctl(), args)
     }
 

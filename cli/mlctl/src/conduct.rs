@@ -198,6 +198,7 @@ impl<'a> Conduct<'a> {
         };
         let trouble = session.runs.prune(run, elsewhere, SystemClock.now()).await;
         trouble.iter().for_each(|text| printer.warning(text));
+        printer.world().note_change();
         let so_far = kept.map(|kept| kept.text.as_str()).unwrap_or_default();
         let journal = session.runs.journal(run, so_far, Arc::clone(&session.target.mirror))?;
         let events = session.runs.events(run)?;
@@ -285,6 +286,7 @@ impl<'a> Conduct<'a> {
             }
         };
         let lease = lease.as_ref();
+        self.printer.world().note_change();
         let (canceller, cancel) = Canceller::new();
         let result = tokio::select! {
             result = work(lease) => result,

@@ -45,6 +45,14 @@ pub struct OutputSettings {
     pub verbose: bool,
 }
 
+impl OutputSettings {
+    /// Takes what the flags say.
+    #[must_use]
+    pub const fn of(global: &GlobalArgs) -> Self {
+        Self { format: global.output, color: global.color, quiet: global.quiet, verbose: global.verbose > 0 }
+    }
+}
+
 /// Everything a command may want to know about how it was called.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -86,12 +94,7 @@ impl Settings {
             .path("XDG_RUNTIME_DIR")
             .map_or_else(|| PathBuf::from(format!("/tmp/mlctl-{uid}")), |folder| folder.join("mlctl"));
         Self {
-            output: OutputSettings {
-                format: global.output,
-                color: global.color,
-                quiet: global.quiet,
-                verbose: global.verbose > 0,
-            },
+            output: OutputSettings::of(global),
             target: global.target.clone(),
             file: world.absolute(&global.file),
             timeout: global.timeout.map(mlctl_core::system::units::TimeSpan::get),

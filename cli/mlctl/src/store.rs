@@ -33,6 +33,7 @@ pub struct RunStore {
 /// The journal of one run, open for appending.
 pub struct RunJournal {
     run: String,
+    path: PathBuf,
     home: Mutex<HomeFile>,
     mirror: Arc<dyn RunMirror>,
 }
@@ -43,7 +44,8 @@ impl RunJournal {
     pub fn incomplete(&self) -> Option<String> {
         let home = self.home();
         home.ended().map(|reason| {
-            format!("the journal at home is incomplete: {reason}; `{}` has the whole on the target", self.run)
+            let path = self.path.display();
+            format!("write {path}: {reason}; the target has the whole journal of run {}", self.run)
         })
     }
 
@@ -100,9 +102,9 @@ impl RunStore {
         so_far: &str,
         mirror: Arc<dyn RunMirror>,
     ) -> Result<RunJournal, JournalError> {
-        let home =
-            HomeFile::open(&self.journal_path(run), so_far).map_err(|error| failed("open", run, &error))?;
-        Ok(RunJournal { run: run.to_owned(), home: Mutex::new(home), mirror })
+        let path = self.journal_path(run);
+        let home = HomeFile::open(&path, so_far).map_err(|error| failed("open", run, &path, &error))?;
+        Ok(RunJournal { run: run.to_owned(), path, home: Mutex::new(home), mirror })
     }
 
     /// Drops that many bytes from the end of a run's journal.
@@ -127,9 +129,10 @@ impl RunStore {
     /// # Errors
     /// A folder that cannot be written.
     pub fn events(&self, run: &str) -> Result<EventFile, JournalError> {
-        open(&self.run(run).join("events.jsonl"))
+        let path = self.run(run).join("events.jsonl");
+        open(&path)
             .map(|file| EventFile(Mutex::new(file)))
-            .map_err(|error| failed("open the events of", run, &error))
+            .map_err(|error| failed("open the events beside", run, &path, &error))
     }
 
     /// Returns the events of a run, oldest first; what cannot be read is passed over.
@@ -191,8 +194,9 @@ pub(crate) fn private_file(path: &Path, options: &mut OpenOptions) -> std::io::R
 }
 
 /// The reason is the whole cause, so that readers of the text alone learn it; there is no source to repeat it.
-fn failed(operation: &'static str, run: &str, error: &std::io::Error) -> JournalError {
-    JournalError { operation, run: run.to_owned(), reason: error.to_string(), source: None }
+fn failed(operation: &'static str, run: &str, path: &Path, error: &std::io::Error) -> JournalError {
+    let reason = format!("{}: {error}", path.display());
+    JournalError { operation, run: run.to_owned(), reason, source: None }
 }
 
 #[async_trait]

@@ -69,10 +69,15 @@ impl SimMemory {
 
 impl Drop for SimMemory {
     fn drop(&mut self) {
-        // A simulation that forgets is a nuisance, not a failure of the command.
-        let saved = self.sim.save().unwrap_or_default();
-        let _ = private_file(&self.path, OpenOptions::new().write(true).truncate(true))
-            .and_then(|mut file| file.write_all(saved.as_bytes()));
+        // A simulation that forgets is a nuisance, not a failure of the command; half of one would be no world at all.
+        let Ok(saved) = self.sim.save() else { return };
+        let beside = self.path.with_extension(format!("{}.tmp", std::process::id()));
+        let written = private_file(&beside, OpenOptions::new().write(true).truncate(true))
+            .and_then(|mut file| file.write_all(saved.as_bytes()))
+            .and_then(|()| std::fs::rename(&beside, &self.path));
+        if written.is_err() {
+            let _ = std::fs::remove_file(beside);
+        }
     }
 }
 

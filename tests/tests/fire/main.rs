@@ -6,7 +6,9 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod broken;
+mod codes;
 mod crash;
+mod environment;
 mod kills;
 mod locks;
 mod records;

@@ -296,6 +296,19 @@ impl Replica {
         }
     }
 
+    /// Forgets how it failed so far: somebody asks for it anew, so it is started at once and judged afresh.
+    pub(super) fn try_again(&mut self) {
+        if !self.record.failing {
+            return;
+        }
+        self.record.failing = false;
+        self.record.restarts_in_row = 0;
+        if let State::BackOff { .. } = self.state {
+            self.enter(State::BackOff { until: Instant::now() });
+        }
+        let _ = self.save();
+    }
+
     fn end(&mut self) {
         self.record.intent = Intent::Ended;
         let _ = self.save();

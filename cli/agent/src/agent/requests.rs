@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::lease::{Answer, LeaseBook, Moment, Refusal};
-use super::replica::State;
+use super::replica::{Replica, State};
 use super::supervisor::Supervisor;
 use super::workload::Workload;
 use crate::record::WorkloadRecord;
@@ -168,9 +168,13 @@ impl Supervisor {
         let name = spec.name.clone();
         let before = self.workloads.get(&name);
         let last = before.map(|w| w.record.generation).or_else(|| self.retired.get(&name).copied());
+        // Asked for again, what failed is tried again: what it failed for (a full disk, a taken port) may be gone.
+        let failing = self.replicas.values().any(|r| r.record.service == name && r.record.failing);
         if let Some(workload) = before {
             let known = &workload.record;
-            if known.spec == spec && known.digest == digest && known.replicas == replicas && !known.removed {
+            let same =
+                known.spec == spec && known.digest == digest && known.replicas == replicas && !known.removed;
+            if same && !failing {
                 return Ok(known.generation);
             }
         }
@@ -194,6 +198,7 @@ impl Supervisor {
             }
         }
         self.relay.begin_anew(&name);
+        self.replicas.values_mut().filter(|r| r.record.service == name).for_each(Replica::try_again);
         self.events.note(&name, None, "put", format!("generation {generation}, {replicas} replicas"));
         Ok(generation)
     }

@@ -33,6 +33,8 @@ pub struct LogQuery {
     pub tail: Option<usize>,
     /// Only lines since then.
     pub since: Option<jiff::Timestamp>,
+    /// Only lines up to then.
+    pub until: Option<jiff::Timestamp>,
     /// Keep going.
     pub follow: bool,
 }

@@ -176,10 +176,14 @@ pub(super) struct Failure {
 impl Engine<'_> {
     async fn run(&self) -> RunReport {
         let plan = self.request.plan;
-        match self.open().await {
-            Ok(()) => self.announce(),
-            Err(StepError::LeaseLost) => return self.lease_lost("open the journal"),
-            Err(error) => return self.close(RunOutcome::Failed, error.to_string()).await,
+        self.announce();
+        if let Err(error) = self.open().await {
+            plan.phases.iter().for_each(|phase| self.will_not_run(phase, None, &error));
+            if matches!(error, StepError::LeaseLost) {
+                return self.lease_lost("open the journal");
+            }
+            // Not closed: a journal that begins with its end is none, and a run that was to be carried on still can be.
+            return RunReport { outcome: RunOutcome::Failed, reason: error.to_string() };
         }
         if let Some(reason) = self.request.replay.and_then(|r| r.rolling_back.clone()) {
             self.changed.store(true, Ordering::Relaxed);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::future::join_all;
+use jiff::Timestamp;
 
 use super::context::lock;
 use super::engine::{Engine, Failure, describe};
@@ -26,7 +27,7 @@ const TAIL: usize = 100;
 
 /// What is asked once for all items of a bundle.
 struct Told {
-    began: jiff::Timestamp,
+    began: Timestamp,
     events: Vec<TargetEvent>,
     /// Why secrets could not be read, where they could not.
     unread: Option<String>,
@@ -164,7 +165,7 @@ impl Engine<'_> {
                 }
                 Sort::Replicas => pieces.add(sort, witnesses.lines()),
                 Sort::Log => {
-                    let lines = self.log(item, told.began).await;
+                    let lines = self.log(item, told.began, witnesses.last_words(item, &told.events)).await;
                     let (mut log, mut previous) = (witnesses.logs(&lines), Vec::new());
                     if log.is_empty() {
                         // Nobody of the revision that failed is left: what there is beside it, rather than nothing.
@@ -187,15 +188,15 @@ impl Engine<'_> {
     }
 
     /// Returns the last lines of every replica there is and was.
-    async fn log(&self, item: &ItemId, began: jiff::Timestamp) -> Vec<LogLine> {
+    async fn log(&self, item: &ItemId, began: Timestamp, until: Option<Timestamp>) -> Vec<LogLine> {
         let (service, tail) = (item.name.clone(), Some(TAIL));
-        let query = LogQuery { service, previous: true, tail, since: Some(began), follow: false };
+        let query = LogQuery { service, previous: true, tail, since: Some(began), until, follow: false };
         let Ok(stream) = self.ports.inspector.logs(&query).await else { return Vec::new() };
         stream.filter_map(|line| std::future::ready(line.ok())).collect().await
     }
 
     /// Returns when the run began, in its first process, by the target's clock: what the target tells is dated by that.
-    async fn began(&self) -> jiff::Timestamp {
+    async fn began(&self) -> Timestamp {
         let there = self.ports.orchestrator.observe().await.map(|snapshot| snapshot.taken_at);
         let now = self.ports.clock.now();
         let first = self.request.replay.and_then(|replay| replay.records.first());

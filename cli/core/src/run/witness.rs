@@ -1,6 +1,10 @@
 //! Who can say something about a failure: the replicas of the revision that failed, those in trouble first. What
 //! earlier revisions said, or did on their way out, is about something else.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
+
 use crate::item::ItemId;
 use crate::ports::{LogLine, Replica, TargetEvent};
 
@@ -8,6 +12,8 @@ use crate::ports::{LogLine, Replica, TargetEvent};
 const LOGS: usize = 4;
 /// Events that are kept.
 const EVENTS: usize = 20;
+/// How long after an exit the last lines of its log may have been read.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// The replicas of one workload that are asked.
 pub(super) struct Witnesses<'a> {
@@ -49,17 +55,28 @@ impl<'a> Witnesses<'a> {
         self.asked.iter().map(of).filter(|lines| !lines.is_empty()).take(LOGS).collect()
     }
 
+    /// Returns until when their logs explain them: the last end of one, unless one was ready since. What the run after
+    /// it says at its start may be louder than any tail is long.
+    pub(super) fn last_words(&self, item: &ItemId, events: &[TargetEvent]) -> Option<Timestamp> {
+        let telling = ["exited", "oom", "crash_loop", "ready", "available"];
+        let told = |event: &&TargetEvent| telling.contains(&event.reason.as_str());
+        let last = events.iter().filter(|event| self.concerns(item, event)).rfind(told)?;
+        let is_exit = !["ready", "available"].contains(&last.reason.as_str());
+        is_exit.then(|| last.at.checked_add(LAST_WORDS).ok()).flatten()
+    }
+
+    fn concerns(&self, item: &ItemId, event: &TargetEvent) -> bool {
+        let asked = |name: &String| self.asked.iter().any(|each| each.name == *name);
+        event.id == *item && event.replica.as_ref().is_none_or(asked)
+    }
+
     /// Returns what happened to them, and to the workload as a whole, oldest first.
     pub(super) fn events(&self, item: &ItemId, events: &[TargetEvent]) -> Vec<String> {
-        let asked = |event: &&TargetEvent| {
-            event.id == *item
-                && event.replica.as_ref().is_none_or(|name| self.asked.iter().any(|each| each.name == *name))
-        };
         let line = |event: &TargetEvent| {
             let who = event.replica.as_ref().unwrap_or(&event.id.name);
             format!("{} {who} {}: {}", event.at, event.reason, event.text)
         };
-        let lines: Vec<String> = events.iter().filter(asked).map(line).collect();
+        let lines: Vec<String> = events.iter().filter(|event| self.concerns(item, event)).map(line).collect();
         let surplus = lines.len().saturating_sub(EVENTS);
         lines.into_iter().skip(surplus).collect()
     }
@@ -96,6 +113,23 @@ mod tests {
             replica: replica.map(ToOwned::to_owned),
             reason: reason.into(),
             text: "text".into(),
+        }
+    }
+
+    #[test]
+    fn last_words_end_with_the_last_exit() {
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
+        for (told, expected) in [
+            (&[][..], None),
+            (&[(11, "exited"), (12, "started")], Some(11)),
+            (&[(11, "exited"), (12, "started"), (13, "oom"), (14, "started")], Some(13)),
+            // It serves again: its newest lines are those that count.
+            (&[(11, "exited"), (12, "started"), (13, "ready")], None),
+        ] {
+            let event = |(second, reason): &(i64, &str)| TargetEvent { at: at(*second), ..event("api", None, reason) };
+            let events: Vec<TargetEvent> = told.iter().map(event).collect();
+            let until = expected.map(|second| at(second).checked_add(LAST_WORDS).unwrap());
+            assert_eq!(Witnesses::among(&[]).last_words(&ItemId::workload("api"), &events), until, "{told:?}");
         }
     }
 

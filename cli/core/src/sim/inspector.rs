@@ -46,6 +46,7 @@ impl Inspector for Sim {
                 })
             })
             .filter(|line| query.since.is_none_or(|since| line.at >= Some(since)))
+            .filter(|line| query.until.is_none_or(|until| line.at <= Some(until)))
             .collect();
         if let Some(tail) = query.tail {
             lines.drain(..lines.len().saturating_sub(tail));

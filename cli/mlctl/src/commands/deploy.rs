@@ -12,13 +12,18 @@ use mlctl_core::system::System;
 use mlctl_stores::files::{dialect_folder, read};
 
 use super::{LockArgs, known, prepare};
+use crate::build_log::BuildLog;
 use crate::conduct::Conduct;
 use crate::error::{CommandError, ExitStatus};
+use crate::output::printer::{shortened, strip_control};
 use crate::output::report::duration;
 use crate::output::{Printer, Style, report};
 use crate::session::{Session, playbook};
 use crate::settings::Settings;
 use crate::store::unfinished;
+
+/// Characters of a build's line that are shown while it runs.
+const BUILD_LINE: usize = 160;
 
 /// Deploy the system in phases: infrastructure, applications, verification
 ///
@@ -209,19 +214,24 @@ async fn build(
     let builder = mlctl_targets::build::ProcessBuilder::new(settings.system_folder());
     let services: Vec<String> = system.services.keys().cloned().collect();
     let quiet_until = std::sync::Mutex::new(None::<std::time::Instant>);
+    let log = BuildLog::new(settings.state_folder().ok(), &system.name);
     let tell = |line: BuildLine| match line {
         BuildLine::Started { command, services } => {
+            log.line(&format!("$ {command}"));
             let command = printer.err_styles().paint(Style::Dim, &command);
             printer.status(&format!("building {}: {command}", services.join(", ")));
         }
-        BuildLine::Output(text) if printer.is_verbose() => printer.detail(&text),
         BuildLine::Output(text) => {
+            log.line(&text);
+            if printer.is_verbose() {
+                return printer.detail(&strip_control(&text));
+            }
             // A build says a line a crate; one a second is enough to see that it moves.
             let mut until = quiet_until.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             let now = std::time::Instant::now();
             if until.is_none_or(|until| now >= until) {
                 *until = Some(now + std::time::Duration::from_secs(1));
-                let text = crate::output::printer::strip_control(text.trim());
+                let text = shortened(text.trim(), BUILD_LINE);
                 printer.status(&printer.err_styles().paint(Style::Dim, &format!("  {text}")));
             }
         }
@@ -230,7 +240,16 @@ async fn build(
             printer.status(&format!("built in {}", duration(ms)));
         }
     };
-    Ok(builder.build(system, &services, &tell).await?)
+    let built = builder.build(system, &services, &tell).await;
+    let kept = log.end(built.is_err());
+    built.map_err(|error| {
+        let whole = kept.filter(|_| !error.tail.is_empty());
+        let error = CommandError::from(error);
+        match whole {
+            Some(path) => error.hint(format!("all that the build printed is in {}", path.display())),
+            None => error,
+        }
+    })
 }
 
 /// Reads the migrations of every service that names a folder.

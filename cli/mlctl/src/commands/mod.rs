@@ -192,11 +192,25 @@ const LATER: [&str; 19] = [
     "secrets",
 ];
 
+/// Does what needs no target: no settings, no runtime, no file and no socket. None for every other verb.
+pub(crate) fn at_once(command: &Command, printer: &Printer) -> Option<Result<ExitStatus, CommandError>> {
+    match command {
+        Command::Version(args) => Some(Ok(version::run(args, printer))),
+        Command::Completion(args) => Some(Ok(completion::run(args, printer))),
+        Command::Man(args) => Some(man::run(args, printer)),
+        Command::Other(words) => Some(Err(unknown(words))),
+        _ => None,
+    }
+}
+
 pub(crate) async fn dispatch(
     command: Command,
     settings: &Settings,
     printer: &Printer,
 ) -> Result<ExitStatus, CommandError> {
+    if let Some(result) = at_once(&command, printer) {
+        return result;
+    }
     match command {
         Command::Deploy(args) => deploy::run(args, settings, printer).await,
         Command::Rollback(args) => rollback::run(args, settings, printer).await,
@@ -216,10 +230,9 @@ pub(crate) async fn dispatch(
         Command::Loadtest(args) => loadtest::run(&args, settings, printer).await,
         Command::Db(args) => db::run(&args, settings, printer).await,
         Command::Config(args) => config::run(&args, settings, printer),
-        Command::Version(args) => Ok(version::run(&args, printer)),
-        Command::Completion(args) => Ok(completion::run(&args, printer)),
-        Command::Man(args) => man::run(&args, printer),
-        Command::Other(words) => Err(unknown(&words)),
+        Command::Version(_) | Command::Completion(_) | Command::Man(_) | Command::Other(_) => {
+            Err(CommandError::bug("a verb that needs no target came to where targets are opened"))
+        }
     }
 }
 

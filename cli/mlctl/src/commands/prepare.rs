@@ -172,6 +172,7 @@ fn save(plan: &Plan, path: &Path) -> Result<(), CommandError> {
         .map_err(|error| CommandError::bug(format!("write the plan: {error}")))?;
     std::fs::write(path, text).map_err(|error| {
         CommandError::new(ExitStatus::Bug, format!("save the plan to {}: {error}", path.display()))
+            .hint("name a file in a folder that is there, has room and may be written to")
     })
 }
 

@@ -106,6 +106,7 @@ fn read_past(
             }
         };
         let mut older: Vec<LogLine> = text.lines().map(|text| line(&query.service, name, text)).collect();
+        older.retain(|line| query.until.is_none_or(|until| line.at.is_none_or(|at| at <= until)));
         let reached =
             older.first().is_some_and(|first| query.since.is_some_and(|since| first.at < Some(since)));
         older.append(&mut lines);
@@ -243,6 +244,8 @@ mod tests {
         );
         assert_eq!(texts(&layout, LogQuery { tail: Some(1), ..query() }).await, told(&[6, 7]));
         assert_eq!(texts(&layout, LogQuery { tail: Some(3), ..query() }).await, told(&[2, 3, 5, 6, 7]));
+        let until = LogQuery { until: Some(stamp(5).parse().unwrap()), tail: Some(1), ..query() };
+        assert_eq!(texts(&layout, until).await, told(&[2, 5]), "the last before that moment");
         let since = stamp(5).parse().unwrap();
         assert_eq!(texts(&layout, LogQuery { since: Some(since), ..query() }).await, told(&[5, 6, 7]));
     }

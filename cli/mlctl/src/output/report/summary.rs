@@ -10,6 +10,7 @@ use mlctl_core::run::{RunState, StepProgress};
 use mlctl_core::status::Status;
 
 use super::words::{carry_on, duration};
+use crate::output::text::{SHOWN, shortened};
 use crate::output::{Printer, Style, Table, endpoint_table, gate_table};
 
 /// Prints the summary of a finished run as data; nothing for `-o json`, whose last event is the summary.
@@ -27,7 +28,7 @@ pub fn summary(printer: &Printer, state: &RunState, front: Option<&str>) {
     printer.data("");
     printer.data(&styles.paint(style, &line));
     if !finish.reason.is_empty() {
-        printer.data(&format!("  because: {}", finish.reason));
+        printer.data(&format!("  because: {}", shortened(&finish.reason, SHOWN)));
     }
     if let Some(head) = finish.head.filter(|_| state.operation != "down") {
         printer.data(&format!("  running: release {head}"));
