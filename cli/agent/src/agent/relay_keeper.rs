@@ -305,4 +305,3 @@ fn taken(port: u16, reason: &str) -> String {
     let holder = listener_on(port).unwrap_or_else(|| "another process".to_owned());
     format!("port {port} is taken by {holder} ({reason}): end that one, or give the service another port")
 }
-

@@ -204,15 +204,15 @@ async fn zombie() {
 
 async fn lease_of_a_reused_number() {
     let world = World::new().await;
-    let free = |response: Response| matches!(response, Response::Holder { holder: None });
-    assert!(!free(world.ask(Request::LockHolder).await), "it is ours, and we live");
+    let free = |response: Response| matches!(response, Response::Line { state } if state.held().is_none());
+    assert!(!free(world.ask(Request::LockState).await), "it is ours, and we live");
     world.ask(Request::Unlock { fence: world.fence }).await;
     // Its owner has ended; its number is that of a living process now, this one.
     let mut lock = lock_request("gone", std::process::id());
     lock.pid_start -= 1;
     let taken = world.ask(Request::Lock { lock }).await;
     assert!(matches!(taken, Response::Locked { .. }), "{taken:?}");
-    assert!(free(world.ask(Request::LockHolder).await), "nobody alive holds it");
+    assert!(free(world.ask(Request::LockState).await), "nobody alive holds it");
     let next = world.ask(Request::Lock { lock: lock_request("next", std::process::id()) }).await;
     assert!(matches!(next, Response::Locked { .. }), "{next:?}");
 }

@@ -358,7 +358,7 @@ async fn daemon() {
     let daemons = std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
         let read = |file: &str| std::fs::read(entry.path().join(file)).unwrap_or_default();
         let is = |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|w| w == text.as_bytes());
-        is(&read("cmdline"), "sleep\0600")
+        is(&read("cmdline"), "sleep\x00600")
             && std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(&marker))
     });
     assert_eq!(daemons.count(), 0);

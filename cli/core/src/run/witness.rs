@@ -95,7 +95,7 @@ mod tests {
             state: "back_off".to_owned(),
             ready,
             restarts: 1,
-            since: jiff::Timestamp::UNIX_EPOCH,
+            since: Timestamp::UNIX_EPOCH,
             last_exit: exit.map(ToOwned::to_owned),
             cpu_millis: None,
             memory_bytes: None,
@@ -108,7 +108,7 @@ mod tests {
 
     fn event(name: &str, replica: Option<&str>, reason: &str) -> TargetEvent {
         TargetEvent {
-            at: jiff::Timestamp::UNIX_EPOCH,
+            at: Timestamp::UNIX_EPOCH,
             id: ItemId::workload(name),
             replica: replica.map(ToOwned::to_owned),
             reason: reason.into(),
@@ -126,10 +126,17 @@ mod tests {
             // It serves again: its newest lines are those that count.
             (&[(11, "exited"), (12, "started"), (13, "ready")], None),
         ] {
-            let event = |(second, reason): &(i64, &str)| TargetEvent { at: at(*second), ..event("api", None, reason) };
+            let event = |(second, reason): &(i64, &str)| TargetEvent {
+                at: at(*second),
+                ..event("api", None, reason)
+            };
             let events: Vec<TargetEvent> = told.iter().map(event).collect();
             let until = expected.map(|second| at(second).checked_add(LAST_WORDS).unwrap());
-            assert_eq!(Witnesses::among(&[]).last_words(&ItemId::workload("api"), &events), until, "{told:?}");
+            assert_eq!(
+                Witnesses::among(&[]).last_words(&ItemId::workload("api"), &events),
+                until,
+                "{told:?}"
+            );
         }
     }
 
@@ -159,7 +166,7 @@ mod tests {
             event("api", None, "settled"),
         ];
         let told = witnesses.events(&ItemId::workload("api"), &events);
-        let at = jiff::Timestamp::UNIX_EPOCH;
+        let at = Timestamp::UNIX_EPOCH;
         assert_eq!(told, [format!("{at} api-bad exited: text"), format!("{at} api settled: text")]);
     }
 }

@@ -1,7 +1,7 @@
 //! `mlctl audit`: whether the journals still say what was written, and all of them as one stream.
 
 use clap::{Args, Subcommand};
-use mlctl_core::ports::RunMirror;
+use mlctl_core::ports::{Lease, RunMirror};
 use mlctl_core::run::audit::{Finding, Level, Place, Repair, compare};
 use mlctl_core::run::journal::{self, Findings};
 use mlctl_core::run::retention;
@@ -56,7 +56,7 @@ pub(super) async fn run(
         }
         Act::Verify { run, lock, .. } => {
             let conduct = Conduct::new(&session, settings, printer, lock.wait())?;
-            let repair = verify(&session, run.as_deref(), None, true);
+            let repair = async |_: &dyn Lease| verify(&session, run.as_deref(), None, true).await;
             Ok(conduct.with_lease("audit repair", repair).await?.tell(printer))
         }
     }

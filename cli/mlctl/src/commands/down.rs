@@ -58,7 +58,8 @@ async fn down(args: &DownArgs, conduct: &Conduct<'_>) -> Result<ExitStatus, Comm
         local.stop(lease.map(Lease::fence)).await?;
         if args.purge {
             local.purge().await?;
-            printer.status("data, releases and secrets are removed; the journals of past runs at home are kept");
+            printer
+                .status("data, releases and secrets are removed; the journals of past runs at home are kept");
         }
         Ok(())
     };

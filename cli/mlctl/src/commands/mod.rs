@@ -171,7 +171,7 @@ pub(crate) enum Command {
 }
 
 /// Verbs of the contract that a later version brings.
-const LATER: [&str; 19] = [
+const LATER: [&str; 18] = [
     "alerts",
     "approve",
     "autoscale",

@@ -11,8 +11,8 @@ use mlctl_core::status::Status;
 use serde::Serialize;
 
 use crate::error::{CommandError, ExitStatus};
-use crate::output::report::to_the_second;
 use crate::lock::lock_sentence;
+use crate::output::report::to_the_second;
 use crate::output::{Printer, Style, Table};
 use crate::session::Session;
 use crate::settings::Settings;

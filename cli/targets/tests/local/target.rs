@@ -400,5 +400,5 @@ async fn numbers() {
         ReleaseStore::list(&local).await.unwrap().into_iter().map(|release| release.run).collect();
     assert_eq!(runs, ["run-1", "run-2", "run-3"]);
     lease.release().await.unwrap();
-    local.stop().await.unwrap();
+    local.stop(None).await.unwrap();
 }

@@ -1,5 +1,7 @@
 //! The tables of evidence: what is gathered about whom for which failure.
 
+use jiff::Timestamp;
+
 use super::*;
 use crate::item::{Digest, Item, Tier};
 use crate::ports::{ErrorKind, JournalError, LoadError, LoadFault, OrchestratorError, StoreError};
@@ -60,7 +62,12 @@ fn target() -> StepError {
 }
 
 fn deadline() -> StepError {
-    StepError::Deadline { clock: ClockKind::Step, waiting: "api".into() }
+    StepError::Deadline {
+        clock: ClockKind::Step,
+        since: Timestamp::UNIX_EPOCH,
+        until: Timestamp::UNIX_EPOCH,
+        waiting: "api".into(),
+    }
 }
 
 fn terminal(name: &str) -> StepError {

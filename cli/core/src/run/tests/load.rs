@@ -6,7 +6,6 @@ use super::rig::Rig;
 use super::told::Trigger;
 use crate::event::{EventKind, Outcome, RunOutcome};
 use crate::overrides::{Override, OverrideKind};
-use crate::ports::OverrideStore as _;
 use crate::release::ReleaseState;
 use crate::run::Canceller;
 
@@ -66,7 +65,7 @@ async fn what_maintenance_keeps_out_says_nothing_against_the_release() {
         if setup {
             with_setup(&mut rig);
         }
-        rig.sim.put(&maintenance()).await.unwrap();
+        rig.put(&maintenance()).await;
         rig.edit("user-1", "user-2");
         let plan = rig.plan().await;
         assert!(plan.warnings.iter().any(|text| text.contains("maintenance is on since")), "{plan:?}");
@@ -75,7 +74,7 @@ async fn what_maintenance_keeps_out_says_nothing_against_the_release() {
         assert!(told.report.reason.contains("`mlctl maintenance off`"), "{}", told.report.reason);
         assert_eq!(rig.version("user").as_deref(), Some("user-2"), "the mended release stays");
         assert_eq!(rig.releases()[1], (2, ReleaseState::Unverified));
-        assert!(rig.sim.end("maintenance").await.unwrap());
+        rig.end("maintenance").await;
         rig.selection = crate::plan::Selection::Phases(vec!["verification".into()]);
         let told = rig.deploy().await;
         assert_eq!(told.report.outcome, RunOutcome::Succeeded, "{}", told.text());

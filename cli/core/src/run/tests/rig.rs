@@ -7,15 +7,26 @@ use super::copies::Home;
 pub(super) use super::told::{Told, Trigger};
 use crate::event::{EventKind, EventSink, Fanout, Recorder, RunOutcome};
 use crate::item::{Desired, ItemId};
+use crate::overrides::Override;
 use crate::plan::{Operation, Plan, PlanInput, Selection, plan, restart, rollback_desired, scale};
 use crate::playbook::{OnFailure, PlaybookFile};
-use crate::ports::{Inspector, LockRequest, MigrationFile, Orchestrator as _, ReleaseInput, ReleaseStore};
+use crate::ports::{
+    Inspector, Lease, LockRequest, MigrationFile, Orchestrator as _, OverrideStore as _, ReleaseInput,
+    ReleaseStore,
+};
 use crate::release::{Operator, Release, ReleaseState, default_rollback_target};
 use crate::run::journal::{Replay, read};
 use crate::run::{CancelToken, Ports, RunRequest, execute};
 use crate::sim::Sim;
 use crate::snapshot::Snapshot;
 use crate::system::{System, SystemFile};
+
+/// How long the lease of a run lives without renewal.
+const TTL: Duration = Duration::from_secs(15);
+
+fn operator() -> Operator {
+    Operator { name: "operator".into(), host: "host".into() }
+}
 
 /// Two services beside each other, a gateway behind them, a store, a secret. Versions stand in variables.
 const SHOP: &str = "
@@ -255,6 +266,32 @@ impl Rig {
         self.go(run, &plan, Some(&replay), cancel, sink).await
     }
 
+    async fn lock(&self, run: &str) -> Box<dyn Lease> {
+        let request = LockRequest {
+            operation: "deploy".into(),
+            operator: operator(),
+            run: run.to_owned(),
+            pid: 1,
+            pid_start: 0,
+            ttl: TTL,
+        };
+        self.sim.lock(&request).await.unwrap()
+    }
+
+    /// Puts an override in force.
+    pub(super) async fn put(&self, entry: &Override) {
+        let lease = self.lock("override").await;
+        self.sim.put(entry, lease.fence()).await.unwrap();
+        lease.release().await.unwrap();
+    }
+
+    /// Ends one that is in force.
+    pub(super) async fn end(&self, id: &str) {
+        let lease = self.lock("override").await;
+        assert!(self.sim.end(id, lease.fence()).await.unwrap());
+        lease.release().await.unwrap();
+    }
+
     async fn go(
         &self,
         run: &str,
@@ -263,17 +300,8 @@ impl Rig {
         cancel: &CancelToken,
         sink: &dyn EventSink,
     ) -> Told {
-        let operator = Operator { name: "operator".into(), host: "host".into() };
-        let ttl = Duration::from_secs(15);
-        let request = LockRequest {
-            operation: "deploy".into(),
-            operator: operator.clone(),
-            run: run.to_owned(),
-            pid: 1,
-            pid_start: 0,
-            ttl,
-        };
-        let lease = self.sim.lock(&request).await.unwrap();
+        let operator = operator();
+        let lease = self.lock(run).await;
         let journal = self.home.journal(run, self.sim.journal(run));
         let recorder = Recorder::default();
         let clock = self.sim.clock();
@@ -285,7 +313,7 @@ impl Rig {
             replay,
             total: self.total,
             lease: &*lease,
-            lease_ttl: ttl,
+            lease_ttl: TTL,
             journal: &journal,
             sink: &Fanout(vec![&recorder, sink]),
             cancel,

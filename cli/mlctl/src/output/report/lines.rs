@@ -16,7 +16,7 @@ use crate::output::{Printer, Style, verdict_style};
 /// Lines of a piece of evidence shown at once; all of them are in the run's event file.
 const EVIDENCE_LINES: usize = 12;
 /// What of the evidence is shown at once; the rest is for whoever opens the folder.
-const SHOWN: [&str; 5] = ["status", "replica", "log", "previous_log", "event"];
+const PRINTED: [&str; 5] = ["status", "replica", "log", "previous_log", "event"];
 /// Between two progress lines of one step.
 const PROGRESS_EVERY_MS: u64 = 5_000;
 
@@ -140,7 +140,7 @@ pub(super) fn lines_of(event: &Event, state: &RunState, printer: &Printer) -> Ve
             )]
         }
         EventKind::Evidence { named: false, .. } => Vec::new(),
-        EventKind::Evidence { what, .. } if !SHOWN.contains(&what.as_str()) => Vec::new(),
+        EventKind::Evidence { what, .. } if !PRINTED.contains(&what.as_str()) => Vec::new(),
         EventKind::Evidence { item, what, lines, .. } => {
             let what = what.replace('_', " ");
             let more = lines.len().saturating_sub(EVIDENCE_LINES);
