@@ -46,7 +46,9 @@ fn good_seeds_are_good() {
     }
     good("protocol/conversation", &|line| Request::decode(line).is_ok());
     for (at, name) in
-        ["hello", "applied", "workloads", "workload", "replicas", "events", "locked"].iter().enumerate()
+        ["hello", "applied", "workloads", "workload", "replicas", "events", "locked", "line", "line"]
+            .iter()
+            .enumerate()
     {
         let path = format!("protocol/answer-{at}-{name}");
         good(&path, &|line| serde_json::from_str::<Response>(line).is_ok());
