@@ -60,10 +60,10 @@ async fn evidence_is_kept_beside_the_run_and_holds_no_secret() {
     let mut sandbox = deployed().await;
     sandbox.set("KNOBS_CANARY", CANARY);
     let program = "echo \"token is $CANARY\"; printf %s \"$CANARY\" | /usr/bin/base64; \
-        printf %s \"ops:$CANARY\" | /usr/bin/base64; echo \"store at postgres://ops:$DB_PASSWORD@db/knobs\"; \
+        printf %s \"ops:$CANARY\" | /usr/bin/base64; echo \"store at postgres://ops:$STORE_KEY@db/knobs\"; \
         echo nothing secret here; exit 7";
     sandbox.edit_service("back", "build: {artifact: knobs}", &format!("command: [/bin/sh, -c, '{program}']"));
-    let env = "KNOB_VERSION: two\n      CANARY: {secret: canary, as: env}\n      DB_PASSWORD: paardbatterij";
+    let env = "KNOB_VERSION: two\n      CANARY: {secret: canary, as: env}\n      STORE_KEY: paardbatterij";
     sandbox.edit_service("back", "KNOB_VERSION: one", env);
     sandbox.edit("targets:\n", "secrets:\n  canary: {env: KNOBS_CANARY}\ntargets:\n");
     let failed = sandbox.mlctl(&["deploy"]).await.ends(21).says("code 7").says("nothing secret here");
@@ -297,8 +297,13 @@ async fn resume_trusts_the_mirror_and_refuses_one_that_lost_records() {
     sandbox.mlctl(&["audit", "verify", "--repair"]).await.ends(0);
     assert_eq!(copies.read().0, target);
 
-    // One is what a kill between the two copies leaves: home forgets it, and its effect is probed.
     std::fs::write(&copies.target, without_last(&target, 1)).unwrap();
+    resume(&sandbox).await.ends(3).says("lacks 1 record that").says("--repair");
+    sandbox.mlctl(&["audit", "verify", "--repair"]).await.ends(0);
+
+    // A copy at home without the last record is what a kill between the two copies leaves.
+    std::fs::write(&copies.home, without_last(&target, 1)).unwrap();
+    sandbox.mlctl(&["audit", "verify", &run]).await.ends(0);
     // A newer run that died before its first record changed nothing, and hides nothing. Nor do other files.
     let never_began = copies.target.with_file_name(format!("{}.jsonl", name_at(SystemTime::now(), 7)));
     std::fs::write(&never_began, "{\"seq\":1,\"at\":\"20").unwrap();

@@ -28,8 +28,12 @@ mod workload;
 use std::path::PathBuf;
 
 use mlctl_core::local_protocol::Layout;
+use nix::sys::resource::{Resource, getrlimit};
 
 use crate::{AgentError, disk, runtime};
+
+/// Files that an agent of a few dozen replicas has open: three a replica, and its clients.
+const OPEN_FILES: u64 = 256;
 
 /// What an agent is started with.
 #[derive(Debug, Clone)]
@@ -47,6 +51,17 @@ pub struct Settings {
 /// # Errors
 /// Another agent has the folder ([`AgentError::Held`]), or its files or sockets cannot be used.
 pub fn run(settings: Settings) -> Result<(), AgentError> {
+    // An agent that starves half-way could neither go on nor be asked to end.
+    let (_, files) =
+        getrlimit(Resource::RLIMIT_NOFILE).map_err(AgentError::process("read the limits of", "the agent"))?;
+    if files < OPEN_FILES {
+        return Err(AgentError::Limit {
+            what: "open files",
+            has: files,
+            needs: OPEN_FILES,
+            how: "ulimit -Hn",
+        });
+    }
     let layout = Layout::new(&settings.folder);
     disk::make_private_folder(layout.root())?;
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::workload::Workload;
 use crate::process::{Process, Usage};
 use crate::record::{ExitRecord, Intent, ReplicaFolder, ReplicaRecord, ShimStatus};
 use crate::{AgentError, disk};
@@ -294,6 +295,11 @@ impl Replica {
         } else {
             self.end();
         }
+    }
+
+    /// Says whether it is of a workload's newest revision.
+    pub(super) fn is_of(&self, workload: &Workload) -> bool {
+        self.record.service == workload.record.spec.name && self.record.revision == workload.revision
     }
 
     /// Forgets how it failed so far: somebody asks for it anew, so it is started at once and judged afresh.

@@ -169,7 +169,10 @@ impl Supervisor {
         let before = self.workloads.get(&name);
         let last = before.map(|w| w.record.generation).or_else(|| self.retired.get(&name).copied());
         // Asked for again, what failed is tried again: what it failed for (a full disk, a taken port) may be gone.
-        let failing = self.replicas.values().any(|r| r.record.service == name && r.record.failing);
+        let failing = before.is_some_and(|workload| {
+            let mut newest = self.replicas.values().filter(|replica| replica.is_of(workload));
+            newest.any(|replica| replica.record.failing)
+        });
         if let Some(workload) = before {
             let known = &workload.record;
             let same =
@@ -198,7 +201,10 @@ impl Supervisor {
             }
         }
         self.relay.begin_anew(&name);
-        self.replicas.values_mut().filter(|r| r.record.service == name).for_each(Replica::try_again);
+        if let Some(workload) = self.workloads.get(&name) {
+            // What another revision failed for is not asked for again.
+            self.replicas.values_mut().filter(|r| r.is_of(workload)).for_each(Replica::try_again);
+        }
         self.events.note(&name, None, "put", format!("generation {generation}, {replicas} replicas"));
         Ok(generation)
     }

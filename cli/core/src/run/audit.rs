@@ -1,8 +1,8 @@
 //! Audit: the two copies of a journal beside each other, and what may be mended without touching a whole record.
 //!
 //! A chain alone cannot show that its end was cut off behind a whole record; the other copy does. The two are written
-//! one after the other, home first, so after a kill the target may be one record short. The home copy is legitimately
-//! behind only where another machine carried the run on, which that machine's `resumed` record tells.
+//! one after the other, the target first, so after a kill the home copy may be one record short. It is legitimately
+//! further behind only where another machine carried the run on, which that machine's `resumed` record tells.
 
 use super::journal::{Findings, Seen};
 
@@ -151,22 +151,16 @@ fn beside(home: &[Seen], target: &[Seen]) -> Option<Finding> {
     }
     if same == home.len() {
         // Nothing was ever written to it, or another machine went on.
-        let expected = home.is_empty() || target[same].resumes;
-        let (level, text) = if expected {
+        let (level, text) = if home.is_empty() || target[same].resumes {
             (Level::Note, format!("another machine went on with record {seq} ({})", next(target)))
+        } else if target.len() == same + 1 {
+            (Level::Note, format!("{}, as a kill between the two leaves it", missing(same, target)))
         } else {
             (Level::Bad, missing(same, target))
         };
         let repair = Repair::Extend { place: Place::Home, has: same };
         let finding = Finding::whole(Place::Home, level, "short", text);
         return Some(finding.mended_by(repair).at(same + 1, Some(seq)));
-    }
-    if same + 1 == home.len() && target[same].resumes {
-        let text = format!(
-            "record {seq} ({}) never reached the target before another machine went on; its effect was probed anew",
-            next(home)
-        );
-        return Some(Finding::whole(Place::Home, Level::Note, "ahead", text).at(same + 1, Some(seq)));
     }
     let text = format!(
         "from record {seq} on it differs from the copy at home ({} there, {} here), though both hold together: one of them was rewritten",
@@ -229,10 +223,11 @@ mod tests {
             (Some("a b c"), Some("a b"), &["Bad target short extend target from 2"]),
             (Some("a b c"), Some("a"), &["Bad target short extend target from 1"]),
             (Some("a b c"), None, &["Bad target short extend target from 0"]),
-            (Some("a b"), Some("a b c"), &["Bad home short extend home from 2"]),
+            (Some("a b"), Some("a b c"), &["Note home short extend home from 2"]),
+            (Some("a b"), Some("a b c d"), &["Bad home short extend home from 2"]),
             (Some("a b"), Some("a b r c"), &["Note home short extend home from 2"]),
             (Some(""), Some("a b"), &["Note home empty kept", "Note home short extend home from 0"]),
-            (Some("a b x"), Some("a b r c"), &["Note home ahead kept"]),
+            (Some("a b x"), Some("a b r c"), &["Bad target differs kept"]),
             (Some("a b x y"), Some("a b r c"), &["Bad target differs kept"]),
             (Some("a b x"), Some("a b c"), &["Bad target differs kept"]),
             (Some("x b c"), Some("a b c"), &["Bad target differs kept"]),

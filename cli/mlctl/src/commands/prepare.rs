@@ -178,12 +178,13 @@ fn save(plan: &Plan, path: &Path) -> Result<(), CommandError> {
 
 /// Reads a saved plan.
 pub(super) fn load(path: &Path) -> Result<Plan, CommandError> {
+    const WRITTEN_BY: &str = "a plan is what `mlctl deploy --dry-run --out FILE` writes";
     let bytes = input::read(path, plan::LARGEST).map_err(|error| {
-        CommandError::new(ExitStatus::InvalidInput, format!("read the plan {}: {error}", path.display()))
+        let text = format!("read the plan {}: {error}", path.display());
+        CommandError::new(ExitStatus::InvalidInput, text).hint(WRITTEN_BY)
     })?;
-    Plan::parse(&path.display().to_string(), &bytes).map_err(|problems| {
-        CommandError::from(problems).hint("a plan is what `mlctl deploy --dry-run --out FILE` writes")
-    })
+    Plan::parse(&path.display().to_string(), &bytes)
+        .map_err(|problems| CommandError::from(problems).hint(WRITTEN_BY))
 }
 
 /// Shows the plan to whoever can say no, and asks. Without a terminal, a deploy or rollback of the embedded target

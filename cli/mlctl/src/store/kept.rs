@@ -104,8 +104,9 @@ impl RunStore {
         if lost == 0 {
             return Ok(());
         }
+        let records = if lost == 1 { "1 record".to_owned() } else { format!("{lost} records") };
         let text = format!(
-            "resume run {run}: the target's copy of its journal lacks {lost} records that {} has; nothing was done",
+            "resume run {run}: the target's copy of its journal lacks {records} that {} has; nothing was done",
             path.display()
         );
         Err(CommandError::new(ExitStatus::InvalidInput, text)

@@ -70,7 +70,9 @@ fn secret_in(text: &str) -> Option<&'static str> {
     if text.contains("-----BEGIN ") && text.contains("PRIVATE KEY-----") {
         return Some("a private key");
     }
-    if password_of_url(text).is_some_and(|password| !password.is_empty() && !password.starts_with('{')) {
+    // `$NAME` is for the shell of the service to fill in.
+    let written_out = |password: &str| !password.is_empty() && !password.starts_with(['{', '$']);
+    if password_of_url(text).is_some_and(written_out) {
         return Some("a password in a URL");
     }
     let word = text.strip_prefix("Bearer ").unwrap_or(text);
@@ -105,6 +107,7 @@ mod tests {
             ("postgres://shop:hunter2@db:5432/shop", Some("a password in a URL")),
             ("redis://:hunter2@cache", Some("a password in a URL")),
             ("postgres://shop@db/shop", None),
+            ("psql postgres://shop:$PGPASSWORD@db/shop", None),
             ("ssh://ops@swarm1", None),
             ("https://x.example.com/a:b@c", None),
             ("http://user:{{secret:x}}@host", None),
