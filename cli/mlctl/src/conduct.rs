@@ -245,7 +245,12 @@ impl<'a> Conduct<'a> {
             printer.warning(&text);
         }
         let state = state.into_state();
-        report::summary(printer, &state, session.front().await.as_deref());
+        let unverified = plan
+            .release
+            .as_ref()
+            .filter(|release| release.creates && !plan.verifies)
+            .map(|release| release.number);
+        report::summary(printer, &state, session.front().await.as_deref(), unverified);
         // What the last event says, so that it and the process cannot differ.
         let exit = state.finish.map(|finish| finish.exit);
         Ok(match ExitStatus::from(report.outcome) {
@@ -256,7 +261,7 @@ impl<'a> Conduct<'a> {
 
     /// Passes signals on to what can be stopped in two steps, and says what comes of it.
     async fn pass_on(&self, operation: &str, canceller: &Canceller) -> Infallible {
-        let carry_on = report::carry_on(operation);
+        let carry_on = self.printer.hint(report::carry_on(operation));
         let tell = |level| {
             self.printer.warning(&match level {
                 CancelLevel::AfterStep => {

@@ -21,7 +21,7 @@ use crate::error::{CommandError, ExitStatus};
 
 pub use self::evidence::{EvidenceFolder, EvidenceIndex};
 pub(crate) use self::home::inspect_file;
-pub use self::kept::{Kept, KeptRun, kept_run, unfinished};
+pub use self::kept::{Kept, KeptRun, kept_run, left_open, unfinished};
 pub use self::retention::Elsewhere;
 
 /// Finds and makes run folders.

@@ -123,9 +123,9 @@ fn status_text(answer: &ProbeAnswer) -> String {
     answer.status.map_or_else(|| "no answer".to_owned(), |status| status.to_string())
 }
 
-/// Returns the first line of a text, at most 160 characters of it.
+/// Returns the first line of a text, at most 400 characters of it.
 fn one_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().chars().take(160).collect()
+    text.lines().next().unwrap_or_default().chars().take(400).collect()
 }
 
 /// Looks for expected metric series on every replica.

@@ -195,13 +195,13 @@ async fn show(session: &Session, printer: &Printer, asked: &str) -> Result<ExitS
         lines.take(event);
         state.apply(event);
     }
-    summary(printer, &state, None);
+    summary(printer, &state, None, None);
     if state.finish.is_none() {
         let holder = session.target.orchestrator.lock_holder().await?;
         let at_work = holder.as_ref().map(|holder| holder.request.run.as_str());
         printer.data(&match self::state(&found.replay, at_work) {
             State::Running => "it is running".to_owned(),
-            stands => format!("it was {}; {}", stands.word(), carry_on(&state.operation)),
+            stands => format!("it was {}; {}", stands.word(), printer.hint(carry_on(&state.operation))),
         });
     }
     evidence(printer, &session.runs.evidence(run));

@@ -6,17 +6,19 @@ use clap::Args;
 use mlctl_core::item::{ItemId, ItemKind};
 use mlctl_core::ports::Replica;
 use mlctl_core::release::Release;
+use mlctl_core::run::journal::Replay;
 use mlctl_core::snapshot::{Live, Snapshot};
 use mlctl_core::status::Status;
 use serde::Serialize;
 
 use crate::error::{CommandError, ExitStatus};
 use crate::lock::lock_sentence;
-use crate::output::report::to_the_second;
+use crate::output::report::{carry_on, to_the_second};
 use crate::output::{Printer, Style, Table};
 use crate::session::Session;
 use crate::settings::Settings;
 use crate::signals::Signals;
+use crate::store::left_open;
 
 /// Show what runs, its health and cause, and drift from the release
 #[derive(Debug, Args)]
@@ -48,6 +50,8 @@ struct Answer {
     release_state: Option<&'static str>,
     /// False where nothing of the release is there, as after `down`.
     running: bool,
+    /// A run that nobody ended, and how to go on with it.
+    interrupted: Option<String>,
     lock: Option<String>,
     overrides: Vec<mlctl_core::overrides::Override>,
     items: Vec<Line>,
@@ -97,17 +101,43 @@ async fn ask(args: &StatusArgs, session: &Session) -> Result<Answer, CommandErro
     if args.service.is_none() {
         replicas.retain(|replica| !replica.ready);
     }
+    let holder = session.target.orchestrator.lock_holder().await?;
+    let at_work = holder.as_ref().map(|holder| holder.request.run.as_str());
+    let interrupted = left_open(session.target.mirror.as_ref(), at_work).await?;
     Ok(Answer {
         system: session.system.name.clone(),
         target: session.target.name.clone(),
         release: snapshot.head.as_ref().map(|head| head.number),
         release_state: snapshot.head.as_ref().map(|head| head.state.word()),
         running,
+        interrupted: interrupted.map(|replay| interrupted_sentence(&replay)),
         lock: lock_sentence(session.target.orchestrator.as_ref()).await?,
         overrides: snapshot.overrides.clone(),
         items,
         replicas,
     })
+}
+
+fn interrupted_sentence(replay: &Replay) -> String {
+    let operation = replay.plan.operation.as_str();
+    format!(
+        "{operation} by {} (run {}) did not end, its last word was at {}; {}",
+        replay.operator,
+        replay.run,
+        to_the_second(replay.last_at),
+        carry_on(operation)
+    )
+}
+
+/// Says how many workloads are not as they should be, and which; none when all are.
+fn trouble(items: &[Line]) -> Option<String> {
+    let workloads = || items.iter().filter(|line| line.item.kind == ItemKind::Workload);
+    let bad: Vec<&str> = workloads()
+        .filter(|line| line.status != Status::Current || line.ready < line.desired)
+        .map(|line| line.item.name.as_str())
+        .collect();
+    (!bad.is_empty())
+        .then(|| format!("{} of {} not well: {}", bad.len(), workloads().count(), bad.join(", ")))
 }
 
 /// Returns a line for every item that is there or should be.
@@ -149,7 +179,13 @@ fn show(args: &StatusArgs, printer: &Printer, answer: &Answer) {
         (Some(number), Some(state)) => format!("release {number} ({state})"),
         _ => "no release".to_owned(),
     };
-    printer.data(&format!("{} on {}: {release}", answer.system, answer.target));
+    let trouble = trouble(&answer.items).filter(|_| answer.running);
+    let trouble = trouble.map(|text| format!(", {}", printer.out_styles().paint(Style::Bad, &text)));
+    let head = format!("{} on {}: {release}{}", answer.system, answer.target, trouble.unwrap_or_default());
+    printer.data(&head);
+    if let Some(text) = &answer.interrupted {
+        printer.data(&printer.out_styles().paint(Style::Warn, &printer.hint(text)));
+    }
     if let Some(lock) = &answer.lock {
         printer.data(&format!("locked: {lock}"));
     }

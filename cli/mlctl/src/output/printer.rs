@@ -68,6 +68,15 @@ impl Printer {
         self.err
     }
 
+    /// Returns a text that names commands of mlctl so that they are about the same file and target.
+    #[must_use]
+    pub fn hint(&self, text: &str) -> String {
+        match self.settings.again.as_str() {
+            "" => text.to_owned(),
+            flags => text.replace("mlctl ", &format!("mlctl{flags} ")),
+        }
+    }
+
     /// Prints a line of data.
     pub fn data(&self, line: &str) {
         self.world.stdout(format!("{}\n", line.trim_end_matches('\n')).as_bytes());
@@ -134,7 +143,7 @@ impl Printer {
             self.talk("");
         }
         for hint in &error.hints {
-            self.talk(&format!("{} {hint}", self.err.paint(Style::Command, "hint:")));
+            self.talk(&format!("{} {}", self.err.paint(Style::Command, "hint:"), self.hint(hint)));
         }
     }
 

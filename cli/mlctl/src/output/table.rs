@@ -74,13 +74,13 @@ pub const fn verdict_style(verdict: Verdict) -> Style {
 
 /// Returns what gates said, one row a result.
 pub fn gate_table<'a>(results: impl IntoIterator<Item = &'a GateResult>) -> Table {
-    let mut table = Table::new(&["CHECK", "WANTS", "GOT", "VERDICT"]);
+    let mut table = Table::new(&["CHECK", "VERDICT", "WANTS", "GOT"]);
     for result in results {
         table.row([
             (result.subject.clone(), None),
+            (result.verdict.word().to_owned(), Some(verdict_style(result.verdict))),
             (result.want.clone(), None),
             (shortened(&result.got, SHOWN), None),
-            (result.verdict.word().to_owned(), Some(verdict_style(result.verdict))),
         ]);
     }
     table

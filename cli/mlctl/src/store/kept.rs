@@ -83,6 +83,27 @@ pub async fn unfinished(mirror: &dyn RunMirror, operations: &[&str]) -> Result<K
         .hint("`mlctl runs` lists the runs and how they ended"))
 }
 
+/// Returns the newest run when it is over and nobody wrote its end: it was stopped, or killed. `at_work` is the run
+/// that holds the lease.
+///
+/// # Errors
+/// A target that does not answer.
+pub async fn left_open(
+    mirror: &dyn RunMirror,
+    at_work: Option<&str>,
+) -> Result<Option<Replay>, CommandError> {
+    for run in mirror.list().await?.iter().rev() {
+        return Ok(match kept_run(mirror, run).await? {
+            None | Some(Kept::NeverBegan) => continue,
+            Some(Kept::Run(kept)) if kept.replay.closed.is_none() && at_work != Some(run) => {
+                Some(kept.replay)
+            }
+            Some(_) => None,
+        });
+    }
+    Ok(None)
+}
+
 fn broken(run: &str, reason: &str) -> CommandError {
     let text = format!("resume run {run}: its journal does not hold together: {reason}; nothing was done");
     CommandError::new(ExitStatus::InvalidInput, text)

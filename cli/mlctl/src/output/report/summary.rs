@@ -13,8 +13,9 @@ use super::words::{carry_on, duration};
 use crate::output::text::{SHOWN, shortened};
 use crate::output::{Printer, Style, Table, endpoint_table, gate_table};
 
-/// Prints the summary of a finished run as data; nothing for `-o json`, whose last event is the summary.
-pub fn summary(printer: &Printer, state: &RunState, front: Option<&str>) {
+/// Prints the summary of a finished run as data; nothing for `-o json`, whose last event is the summary. `unverified` is
+/// the release that the run had no means to verify.
+pub fn summary(printer: &Printer, state: &RunState, front: Option<&str>, unverified: Option<u32>) {
     let Some(finish) = state.finish.as_ref().filter(|_| !printer.is_json()) else { return };
     let styles = printer.out_styles();
     let style = match finish.outcome {
@@ -22,7 +23,11 @@ pub fn summary(printer: &Printer, state: &RunState, front: Option<&str>) {
         RunOutcome::GateInconclusive | RunOutcome::Interrupted => Style::Warn,
         _ => Style::Bad,
     };
-    let release = state.release.map(|number| format!(" of release {number}")).unwrap_or_default();
+    let release = state.release.map_or_else(String::new, |number| match state.operation.as_str() {
+        // What it goes back to is in the note of the new release.
+        "rollback" => format!(", as release {number},"),
+        _ => format!(" of release {number}"),
+    });
     let line =
         format!("{}{release} {} in {}", state.operation, finish.outcome.words(), duration(finish.took_ms));
     printer.data("");
@@ -33,6 +38,10 @@ pub fn summary(printer: &Printer, state: &RunState, front: Option<&str>) {
     if let Some(head) = finish.head.filter(|_| state.operation != "down") {
         printer.data(&format!("  running: release {head}"));
     }
+    if let Some(number) = unverified.filter(|_| finish.outcome == RunOutcome::Succeeded) {
+        let how = printer.hint("`mlctl deploy --phase verification` proves it");
+        printer.data(&format!("  not verified: nothing has proven release {number} yet; {how}"));
+    }
     if let Some(folder) = evidence(state) {
         printer.data(&format!("  evidence: {folder}"));
     }
@@ -40,7 +49,7 @@ pub fn summary(printer: &Printer, state: &RunState, front: Option<&str>) {
     load(printer, state);
     serving(printer, state);
     for hint in next(state, front) {
-        printer.data(&hint);
+        printer.data(&printer.hint(&hint));
     }
 }
 
