@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mlctl_core::clock::{Clock as _, SystemClock};
-use mlctl_core::event::{Event, EventSink, Fanout};
+use mlctl_core::event::{EventSink, Fanout};
 use mlctl_core::plan::Plan;
 use mlctl_core::ports::{ErrorKind, Lease, LockRequest};
-use mlctl_core::run::{CancelLevel, CancelToken, Canceller, Ports, RunRequest, RunState, execute};
+use mlctl_core::run::{CancelLevel, CancelToken, Canceller, Ports, RunRequest, execute};
 
 use crate::error::{CommandError, ExitStatus};
 use crate::lock::{self, Held, Kept, judged, keep};
@@ -202,7 +202,7 @@ impl<'a> Conduct<'a> {
         let so_far = kept.map(|kept| kept.text.as_str()).unwrap_or_default();
         let journal = session.runs.journal(run, so_far, Arc::clone(&session.target.mirror))?;
         let events = session.runs.events(run)?;
-        let state = StateSink::default();
+        let state = report::Fold::default();
         let reader = report::reader(printer);
         let github = report::GitHub::in_workflow(printer);
         let mut sinks: Vec<&dyn EventSink> = vec![&events, &state, reader.as_ref()];
@@ -399,20 +399,4 @@ async fn release_on_error(
         let _ = lease.release().await;
     }
     result
-}
-
-/// Folds events for the summary.
-#[derive(Default)]
-struct StateSink(Mutex<RunState>);
-
-impl StateSink {
-    fn into_state(self) -> RunState {
-        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl EventSink for StateSink {
-    fn take(&self, event: &Event) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).apply(event);
-    }
 }

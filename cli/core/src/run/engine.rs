@@ -14,7 +14,7 @@ use super::hold::Hold;
 use super::journal::{Entry, Replay, Writer};
 use super::observe::Observer;
 use super::recover::{Decision, decide};
-use crate::clock::Clock;
+use super::span::{Span, wall};
 use crate::event::{EventKind, EventSink, Outcome, RunOutcome};
 use crate::item::ItemId;
 use crate::plan::{Phase, Plan, Step};
@@ -339,31 +339,6 @@ impl Engine<'_> {
         }
         RunReport { outcome, reason }
     }
-}
-
-/// What one of the clocks allows.
-#[derive(Clone, Copy)]
-pub(super) struct Span {
-    pub(super) since: Instant,
-    pub(super) until: Instant,
-}
-
-impl Span {
-    pub(super) fn beginning_now(length: Duration) -> Self {
-        let since = Instant::now();
-        Self { since, until: since + length }
-    }
-}
-
-/// Returns what a wall clock shows at a moment, to the second. Only for people: what is compared is the moment.
-pub(crate) fn wall(clock: &dyn Clock, at: Instant) -> jiff::Timestamp {
-    let (now, here) = (clock.now(), Instant::now());
-    let there = if at >= here {
-        now.saturating_add(at - here).unwrap_or(jiff::Timestamp::MAX)
-    } else {
-        now.saturating_sub(here - at).unwrap_or(jiff::Timestamp::MIN)
-    };
-    there.round(jiff::Unit::Second).unwrap_or(there)
 }
 
 /// Says where one item stands: "catalog: 2 of 3 replicas ready, starting (...)".

@@ -13,16 +13,17 @@ mod records;
 mod recover;
 pub mod retention;
 mod retry;
+mod span;
 mod state;
 mod step;
 mod witness;
 
 pub use cancel::{CancelLevel, CancelToken, Canceller};
 pub use context::{Ports, StepContext};
-pub(crate) use engine::wall;
 pub use engine::{RunReport, RunRequest, execute};
 pub(crate) use recover::ROLLBACK;
 pub use retry::Backoff;
+pub(crate) use span::wall;
 pub use state::{PhaseState, RunState, StepProgress, StepState};
 
 #[cfg(test)]

@@ -7,10 +7,11 @@ use tokio::time::Instant;
 
 use super::CancelLevel;
 use super::context::StepContext;
-use super::engine::{DONE_BEFORE, Engine, Span, describe, failed_outcome, millis, not_run, step_items, wall};
+use super::engine::{DONE_BEFORE, Engine, describe, failed_outcome, millis, not_run, step_items};
 use super::journal::Entry;
 use super::observe::Place;
 use super::retry::Backoff;
+use super::span::{Span, wall};
 use crate::event::{EventKind, Outcome};
 use crate::item::ItemId;
 use crate::plan::Step;
