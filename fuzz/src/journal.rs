@@ -17,7 +17,10 @@ pub fn journal(data: &[u8]) {
         }
         Err(error) => place_is_inside(&text, &error),
     }
-    let entries: Vec<Entry> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let mut entries: Vec<Entry> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    // Nobody writes behind the end of a run, and nothing there is read.
+    let end = entries.iter().position(|entry| matches!(entry, Entry::Closed { .. }));
+    entries.truncate(end.map_or(entries.len(), |end| end + 1));
     if entries.is_empty() {
         return;
     }
