@@ -154,7 +154,7 @@ impl<'a> Conduct<'a> {
                 return Err(CommandError::refused(
                     "the target has changed since the plan was made; nothing was done",
                 )
-                .hint("plan again: run the same command once more"));
+                .hint("plan again: the same command once more, or a new plan file by `mlctl deploy --dry-run --out FILE`"));
             }
             self.run(&held.run, plan, None, lease).await
         };

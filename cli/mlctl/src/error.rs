@@ -167,7 +167,9 @@ impl From<PlanError> for CommandError {
             PlanError::AlreadyThere { .. } => {
                 edge(ExitStatus::Refused).hint("`mlctl history` lists the releases")
             }
-            PlanError::NotRunning { .. } => edge(ExitStatus::Refused).hint("mlctl deploy starts it"),
+            PlanError::NotRunning { .. } | PlanError::NothingDeployed { .. } => {
+                edge(ExitStatus::Refused).hint("mlctl deploy starts it")
+            }
             PlanError::NothingVerified { .. } => {
                 edge(ExitStatus::Refused).hint("name one with --to-revision; `mlctl history` lists them")
             }

@@ -166,12 +166,18 @@ fn pending(facts: &WorkloadFacts, newest: &[&ReplicaFacts]) -> Option<Facts> {
     let missing = facts.desired.saturating_sub(ready);
     if missing > 0 {
         // How many are ready is told beside the cause; here is why the others are not.
+        let begun = count(newest.iter()).saturating_sub(ready).min(missing);
+        let later = match missing - begun {
+            0 => String::new(),
+            later => format!(", {later} to follow"),
+        };
         let answer = newest.iter().filter(|r| !r.ready).find_map(|r| r.answer.as_ref().map(|a| (&r.name, a)));
         return Some(match answer {
             Some((name, answer)) => {
-                Facts::of(CauseCode::NotReady, format!("{missing} not ready ({name}: {answer})"))
+                Facts::of(CauseCode::NotReady, format!("{begun} not ready ({name}: {answer}){later}"))
             }
-            None => Facts::of(CauseCode::Starting, format!("{missing} starting")),
+            None if begun == 0 => Facts::of(CauseCode::Starting, format!("{missing} to be started")),
+            None => Facts::of(CauseCode::Starting, format!("{begun} starting{later}")),
         });
     }
     if available < facts.desired {
@@ -241,11 +247,11 @@ mod tests {
         let saying = ReplicaFacts { answer: Some("503: no tables".to_owned()), ..replica("c") };
         let leaving = ReplicaFacts { leaving: true, ..old("a") };
         for (replicas, expected) in [
-            (vec![], "in progress 0/0/2 starting: 2 starting"),
-            (vec![old("a"), old("b"), replica("c")], "in progress 2/1/2 starting: 2 starting"),
+            (vec![], "in progress 0/0/2 starting: 2 to be started"),
+            (vec![old("a"), old("b"), replica("c")], "in progress 2/1/2 starting: 1 starting, 1 to follow"),
             (
                 vec![old("a"), old("b"), saying],
-                "in progress 2/1/2 not_ready: 2 not ready (c: 503: no tables)",
+                "in progress 2/1/2 not_ready: 1 not ready (c: 503: no tables), 1 to follow",
             ),
             (
                 vec![old("a"), available("d"), young],
@@ -366,7 +372,7 @@ mod tests {
         assert!(told(&stalled(59_999)).starts_with("in progress"));
         assert_eq!(
             told(&stalled(60_000)),
-            "failed 1/1/2 progress_deadline!: no progress for 60.0 s: 2 starting"
+            "failed 1/1/2 progress_deadline!: no progress for 60.0 s: 1 starting, 1 to follow"
         );
         let done = WorkloadFacts { stalled_ms: 90_000, ..facts(vec![available("a"), available("b")]) };
         assert_eq!(told(&done), "current 2/2/2");

@@ -102,6 +102,9 @@ fn workload(running: &Desired, snapshot: &Snapshot, name: &str) -> Result<ItemId
         .collect();
     known.sort();
     known.dedup();
+    if known.is_empty() {
+        return Err(PlanError::NothingDeployed { name: name.to_owned() });
+    }
     Err(PlanError::NoSuchService { name: name.to_owned(), known })
 }
 

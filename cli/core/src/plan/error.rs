@@ -78,6 +78,12 @@ pub enum PlanError {
         /// What there is.
         known: Vec<String>,
     },
+    /// Nothing runs, and no release is kept.
+    #[error("plan for service {name}: nothing is deployed")]
+    NothingDeployed {
+        /// The service.
+        name: String,
+    },
     /// The service is in the release, and stopped.
     #[error("plan for service {name}: it does not run")]
     NotRunning {

@@ -136,9 +136,9 @@ fn show(
         }
         return Ok(ExitStatus::Done);
     }
-    let mut table = Table::new(&["KEY", "VALUE", "ORIGIN"]);
+    let mut table = Table::new(&["KEY", "ORIGIN", "VALUE"]);
     for value in &values {
-        table.plain(&[&value.path, &value.value, &value.said_by.to_string()]);
+        table.plain(&[&value.path, &value.said_by.to_string(), &value.value]);
     }
     printer.table(&table);
     Ok(ExitStatus::Done)

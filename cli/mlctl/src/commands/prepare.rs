@@ -198,7 +198,7 @@ pub(super) async fn ask(conduct: &Conduct<'_>, plan: &Plan) -> Result<(), Comman
         show(printer, plan);
     }
     let question = match plan.operation.as_str() {
-        "down" => format!("stop {} on {}? its data is kept", plan.system, session.target.name),
+        "down" => format!("stop {} on {} and keep its data?", plan.system, session.target.name),
         operation => format!("{operation} {} on {}?", plan.system, session.target.name),
     };
     conduct.unless_asked(&plan.operation, confirm(settings, printer, &question)).await

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use mlctl_core::item::ItemId;
 use mlctl_core::plan::{Operation, Plan, PlanError, PlanInput, Selection, plan, rollback_desired};
 use mlctl_core::release::{Release, ReleaseState, default_rollback_target};
+use mlctl_core::status::Status;
 
 use super::{LockArgs, prepare};
 use crate::conduct::Conduct;
@@ -72,6 +74,11 @@ async fn make_plan(
     printer: &Printer,
 ) -> Result<Plan, CommandError> {
     let snapshot = session.observe().await?;
+    for name in &args.services {
+        if snapshot.get(&ItemId::workload(name)).status.status == Status::NotFound {
+            session.known_service("roll back", name)?;
+        }
+    }
     let (releases, head) = session.releases(&snapshot).await?;
     let head_runs = head.as_ref().is_none_or(|head| snapshot.strays(&head.desired).is_empty());
     let target = choose(args.to_revision, &releases, head.as_ref(), head_runs)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use mlctl_core::item::{ItemId, ItemKind};
 use mlctl_core::ports::Replica;
-use mlctl_core::release::Release;
+use mlctl_core::release::{Release, ReleaseState};
 use mlctl_core::run::journal::Replay;
 use mlctl_core::snapshot::{Live, Snapshot};
 use mlctl_core::status::Status;
@@ -48,6 +48,9 @@ struct Answer {
     target: String,
     release: Option<u32>,
     release_state: Option<&'static str>,
+    /// The newest release, where none is in force because it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed: Option<u32>,
     /// False where nothing of the release is there, as after `down`.
     running: bool,
     /// A run that nobody ended, and how to go on with it.
@@ -85,7 +88,8 @@ pub(super) async fn run(
 
 async fn ask(args: &StatusArgs, session: &Session) -> Result<Answer, CommandError> {
     let snapshot = session.observe().await?;
-    let (_, head) = session.releases(&snapshot).await?;
+    let (releases, head) = session.releases(&snapshot).await?;
+    let newest = releases.last().filter(|release| head.is_none() && release.state == ReleaseState::Failed);
     let mut items = lines(&snapshot, head.as_ref());
     let there = |line: &Line| line.item.kind == ItemKind::Workload && line.status != Status::NotFound;
     let running = items.iter().any(there);
@@ -109,6 +113,7 @@ async fn ask(args: &StatusArgs, session: &Session) -> Result<Answer, CommandErro
         target: session.target.name.clone(),
         release: snapshot.head.as_ref().map(|head| head.number),
         release_state: snapshot.head.as_ref().map(|head| head.state.word()),
+        failed: newest.map(|release| release.number),
         running,
         interrupted: interrupted.map(|replay| interrupted_sentence(&replay)),
         lock: lock_sentence(session.target.orchestrator.as_ref()).await?,
@@ -177,7 +182,10 @@ fn show(args: &StatusArgs, printer: &Printer, answer: &Answer) {
     let release = match (answer.release, answer.release_state) {
         (Some(number), _) if !answer.running => format!("nothing runs (release {number} is kept)"),
         (Some(number), Some(state)) => format!("release {number} ({state})"),
-        _ => "no release".to_owned(),
+        _ => match &answer.failed {
+            Some(number) => format!("release {number} (failed, kept for inspection)"),
+            None => "no release".to_owned(),
+        },
     };
     let trouble = trouble(&answer.items).filter(|_| answer.running);
     let trouble = trouble.map(|text| format!(", {}", printer.out_styles().paint(Style::Bad, &text)));

@@ -125,3 +125,19 @@ async fn what_both_releases_hold_belongs_to_the_one_that_runs() {
     let odd: Vec<_> = finish.serving.iter().filter(|serving| serving.release != Some(1)).collect();
     assert!(odd.is_empty() && finish.serving.len() == 4, "{:?}", finish.serving);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_rollback_asks_nothing_of_a_service_that_it_removes() {
+    let mut rig = Rig::running("").await;
+    rig.edit("user-1", "user-2");
+    rig.edit(
+        "stores:",
+        "  extra: {command: [extra], port: 4009, health: {check: /health}, metrics: {port: 9109, expect: [extra_total]}}\nstores:",
+    );
+    let told = rig.deploy().await;
+    assert_eq!(told.report.outcome, RunOutcome::Succeeded, "{}", told.text());
+    let plan = rig.plan_rollback().await;
+    let told = rig.carry_out(&plan).await;
+    assert_eq!(told.report.outcome, RunOutcome::Succeeded, "{}", told.text());
+    assert!(!told.text().contains("extra each replica") && rig.version("extra").is_none());
+}

@@ -10,8 +10,13 @@ use crate::yaml::{KeyPath, Node, Value, shown};
 const BUILT_IN: [&str; 2] = ["uuid", "seq"];
 
 pub(super) fn check(checker: &mut Checker<'_>) {
+    let fronts = checker.services().filter(|(_, service)| service.text_of("gateway") == Some("true")).count();
     for entry in checker.map("load") {
         let path = KeyPath::default().key("load").key(&entry.key);
+        if fronts == 0 {
+            let message = "found a load profile, expected a service with `gateway: true` to send it to";
+            checker.tell(&entry.node, &path, message.to_owned());
+        }
         thresholds(checker, &entry.node, &path);
         templates(checker, &entry.node, &path);
         for part in ["setup", "mix", "teardown"] {
