@@ -28,17 +28,17 @@ test-full: requirements ## Every suite, at full length
 e2e-local: ## The end-to-end suite of the embedded target
 	bash tests/run.sh e2e-local
 
-e2e-fire: ## The embedded target killed, raced and starved, at full length
+e2e-fire: requirements ## The embedded target killed, raced and starved, at full length
 	bash tests/run.sh e2e-fire
 
-soak: ## Random kills and rollouts for MLCTL_SOAK_MINUTES (10)
+soak: requirements ## Random kills and rollouts for MLCTL_SOAK_MINUTES (10)
 	MLCTL_TEST_LENGTH=full MLCTL_SOAK_MINUTES=$${MLCTL_SOAK_MINUTES:-10} \
 		$(CARGO) test -p mlctl-tests --test fire -- kills::soak --test-threads=1 --show-output
 
-fuzz: ## Each fuzz target for SECONDS_EACH (60)
+fuzz: requirements ## Each fuzz target for SECONDS_EACH (60)
 	bash fuzz/run.sh $${SECONDS_EACH:-60}
 
-bench: ## mlctl against its peers, as ratios of one run
+bench: ## `mlctl version` against `true`, as a ratio of one run
 	$(CARGO) build --release --quiet -p mlctl
 	$(CARGO) run --release --quiet -p mlctl-tests --bin bench-version -- target/release/mlctl
 

@@ -4,7 +4,7 @@
 #   fuzz/run.sh SECONDS [TARGET...]     each target for so long; all of them when none is named
 #   fuzz/run.sh minimize [TARGET...]    what the runs found that the seeds do not reach, as new seeds
 #
-# Needs nothing but Rust and a C++ compiler, which it installs from Debian when there is none. The stable toolchain
+# Needs nothing but Rust and a C++ compiler (`make fuzz` installs one). The stable toolchain
 # builds with coverage counters because RUSTC_BOOTSTRAP=1 lets it; the flags are those of cargo-fuzz. What a run
 # learns is kept in fuzz/corpus, what it breaks in fuzz/artifacts; neither is committed. MLCTL_FUZZ_ASAN=1 adds the
 # address sanitizer.
@@ -30,9 +30,6 @@ for target in "${targets[@]}"; do
 	fi
 done
 
-if ! command -v c++ >/dev/null; then
-	apt-get update -qq && apt-get install -y -qq g++
-fi
 host=$(rustc -vV | sed -n 's/^host: //p')
 flags="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4"
 flags+=" -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table"

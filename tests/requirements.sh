@@ -3,7 +3,7 @@
 set -euo pipefail
 
 # What is looked for, and the package that has it.
-needs=(bash:bash cc:gcc make:make curl:curl jq:jq python3:python3 git:git strace:strace unshare:util-linux)
+needs=(bash:bash cc:gcc c++:g++ make:make curl:curl jq:jq python3:python3 git:git strace:strace unshare:util-linux)
 missing=()
 for need in "${needs[@]}"; do
 	command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")

@@ -61,7 +61,6 @@ async fn a_zombie_is_not_counted_as_alive() {
         })
         .await;
         eventually("the dead one to be missed", Duration::from_secs(10), async || {
-            assert!(is_zombie(victim.program) || !runs(victim.program));
             let status = siege.sandbox.query(&["status", WORKER]).await;
             let ready = status["replicas"].as_array().unwrap().iter().any(|each| each["ready"] == true);
             if ready { Err(format!("{status:#}")) } else { Ok(()) }

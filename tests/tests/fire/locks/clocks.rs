@@ -58,9 +58,9 @@ impl FakeClock {
 }
 
 fn library() -> Option<PathBuf> {
-    let name = "faketime/libfaketimeMT.so.1";
-    let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"];
-    folders.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.exists())
+    let of_machine = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());
+    let folders = of_machine.chain(["/usr/lib64".into(), "/usr/lib".into()]);
+    folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).find(|path| path.exists())
 }
 
 /// Puts an agent with that clock in the place of the one that runs.
