@@ -120,7 +120,7 @@ fn below(key: &str, secret: bool) -> bool {
 /// Says whether a variable is called like one that holds a secret: `DB_PASSWORD`, `API_KEY`, `password`.
 #[must_use]
 pub fn is_secret_name(name: &str) -> bool {
-    let last = name.rsplit(['_', '-', '.']).next().unwrap_or_default();
+    let last = last_word(name).to_uppercase();
     let words = [
         "PASSWORD",
         "PASSWD",
@@ -136,7 +136,20 @@ pub fn is_secret_name(name: &str) -> bool {
         "KEY",
         "KEYS",
     ];
-    words.contains(&last) || ["password", "passwd", "passphrase"].contains(&name.to_lowercase().as_str())
+    // `secret`, `key` and `token` alone are ordinary keys; with something before them, or in capitals, they are not.
+    let whole = last.len() == name.len() && name.chars().all(char::is_lowercase);
+    let word = words.contains(&last.as_str()) || ["PASSWORD", "PASSWD"].iter().any(|end| last.ends_with(end));
+    word && (!whole || last.starts_with("PASS"))
+}
+
+/// Returns the last word of a name: behind the last separator, or the last capital of `camelCase`.
+fn last_word(name: &str) -> &str {
+    let last = name.rsplit(['_', '-', '.']).next().unwrap_or_default();
+    let hump = last
+        .char_indices()
+        .zip(last.chars().skip(1))
+        .filter(|((_, a), b)| a.is_lowercase() && b.is_uppercase());
+    hump.last().map_or(last, |((at, a), _)| &last[at + a.len_utf8()..])
 }
 
 /// Stars the password in each `scheme://user:password@host`.
@@ -315,7 +328,20 @@ mod tests {
 
     #[test]
     fn names_that_hold_secrets() {
-        for name in ["DB_PASSWORD", "TOKEN", "API_KEY", "aws.SECRET", "password", "SIGNING-KEYS"] {
+        for name in [
+            "DB_PASSWORD",
+            "TOKEN",
+            "API_KEY",
+            "aws.SECRET",
+            "password",
+            "SIGNING-KEYS",
+            "db_password",
+            "api_token",
+            "apiKey",
+            "client_secret",
+            "MYPASSWORD",
+            "dbPassword",
+        ] {
             assert!(is_secret_name(name), "{name}");
         }
         for name in ["TOKEN_TTL", "JWT_KEYS_FILE", "secret", "key", "KEYCLOAK_URL", "LOG_LEVEL", ""] {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use mlctl_core::gate::{GateResult, Verdict};
+use mlctl_core::mask::Mask;
 use mlctl_core::ports::LoadFault;
 use mlctl_core::run::{CancelLevel, CancelToken};
 use rand::rngs::StdRng;
@@ -161,11 +162,12 @@ fn pick(body: &Bytes, pointer: &str) -> Option<String> {
     }
 }
 
-/// Returns the first line of an answer, harmless to a terminal and short.
+/// Returns the first line of an answer, harmless to a terminal, short, and without passwords of URLs.
 fn first_line(body: &Bytes) -> String {
     let text = String::from_utf8_lossy(body);
     let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("(no body)");
-    line.chars().filter(|c| !c.is_control()).take(SHOWN).collect()
+    let line: String = line.chars().filter(|c| !c.is_control()).take(SHOWN).collect();
+    Mask::default().text(&line)
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! Carries a plan out for a command: lock, journal, readers, signals, summary. Every mutation goes through here.
 
+mod line;
+
 use std::convert::Infallible;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mlctl_core::clock::{Clock as _, SystemClock};
@@ -17,7 +19,7 @@ use crate::output::{Printer, report};
 use crate::session::Session;
 use crate::settings::Settings;
 use crate::signals::Signals;
-use crate::store::{Elsewhere, EvidenceFolder, KeptRun};
+use crate::store::{Elsewhere, EvidenceFolder, Kept as KeptJournal, KeptRun, kept_run};
 
 /// What a command wants carried out.
 pub struct Conduct<'a> {
@@ -72,31 +74,6 @@ impl<'a> Conduct<'a> {
         self.signals.unless_stopped(work).await
     }
 
-    /// Does the whole of a command. With `--wait-lock` it waits in line first, and the lock is its own through build,
-    /// plan and question until a run takes it over: what the run before changed is in the plan, and nobody comes
-    /// between.
-    ///
-    /// # Errors
-    /// A lock that is still taken when the time is over, or lost; a wish to stop while it waits; those of the work.
-    pub async fn in_line<T>(
-        &self,
-        operation: &str,
-        work: impl Future<Output = Result<T, CommandError>>,
-    ) -> Result<T, CommandError> {
-        let Some(wait) = self.wait_lock else { return work.await };
-        let held = self.stand_in_line(operation, wait).await?;
-        *self.held() = Some(held);
-        let result = tokio::select! {
-            result = work => result,
-            lost = self.keep_held() => Err(lost),
-        };
-        if let Some(held) = self.take_held() {
-            // No run took it over. One that is not given back expires by itself.
-            let _ = held.lease.release().await;
-        }
-        result
-    }
-
     /// Takes the lock, unless it is held already, sees that the world is still the plan's, and carries the plan out.
     ///
     /// # Errors
@@ -120,12 +97,7 @@ impl<'a> Conduct<'a> {
         let held = self.begin(&plan.operation).await?;
         let lease = held.lease.as_ref();
         let result = match self.planned(plan, &held, &Kept(lease)).await {
-            Ok(ExitStatus::Done) => {
-                tokio::select! {
-                    result = rest(lease) => result.map(|()| ExitStatus::Done),
-                    lost = keep(lease) => Err(lost),
-                }
-            }
+            Ok(ExitStatus::Done) => self.under(lease, &plan.operation, rest).await.map(|()| ExitStatus::Done),
             other => other,
         };
         // What was done is done; a lease that is not given back expires by itself.
@@ -176,10 +148,24 @@ impl<'a> Conduct<'a> {
                 release_on_error(held.lease.as_ref(), named).await?;
                 held.lease
             }
-            None => self.lock(&replay.plan.operation, &replay.run).await?,
+            None => {
+                let lease = self.lock(&replay.plan.operation, &replay.run).await;
+                lease.inspect_err(|_| self.session.runs.forget(&replay.run))?
+            }
         };
-        let result = self.run(&replay.run, &replay.plan, Some(kept), lease.as_ref()).await;
+        let result = self.carry_on(kept, lease.as_ref()).await;
         release_on_error(lease.as_ref(), result).await
+    }
+
+    /// Carries a run on, if nobody did so between the look at its journal and the lock.
+    async fn carry_on(&self, kept: &KeptRun, lease: &dyn Lease) -> Result<ExitStatus, CommandError> {
+        let run = &kept.replay.run;
+        let now = kept_run(self.session.target.mirror.as_ref(), run).await?;
+        if !matches!(now, Some(KeptJournal::Run(now)) if now.text == kept.text) {
+            return Err(CommandError::refused(format!("resume run {run}: another process went on with it"))
+                .hint("`mlctl runs` says how it ended; `mlctl deploy` plans anew"));
+        }
+        self.run(run, &kept.replay.plan, Some(kept), lease).await
     }
 
     async fn run(
@@ -196,7 +182,11 @@ impl<'a> Conduct<'a> {
             releases: target.releases.as_ref(),
             orchestrator: target.orchestrator.as_ref(),
         };
-        let trouble = session.runs.prune(run, elsewhere, SystemClock.now()).await;
+        // A backlog takes longer than a lease lives.
+        let trouble = tokio::select! {
+            trouble = session.runs.prune(run, elsewhere, SystemClock.now()) => trouble,
+            lost = keep(lease) => return Err(lost),
+        };
         trouble.iter().for_each(|text| printer.warning(text));
         printer.world().note_change();
         let so_far = kept.map(|kept| kept.text.as_str()).unwrap_or_default();
@@ -292,13 +282,7 @@ impl<'a> Conduct<'a> {
         };
         let lease = lease.as_ref();
         self.printer.world().note_change();
-        let (canceller, cancel) = Canceller::new();
-        let result = tokio::select! {
-            result = work(lease) => result,
-            lost = keep(lease) => Err(lost),
-            error = insisted(operation, &cancel) => Err(error),
-            never = self.pass_on(operation, &canceller) => match never {},
-        };
+        let result = self.under(lease, operation, work).await;
         let result = match result {
             Err(error) => Err(judged(lease, error).await),
             done => done,
@@ -308,43 +292,19 @@ impl<'a> Conduct<'a> {
         result
     }
 
-    /// Waits in line until the lock is ours. Whoever stops waiting leaves the line at once.
-    async fn stand_in_line(&self, operation: &str, wait: Duration) -> Result<Held, CommandError> {
-        let run = self.session.next_run().await?;
-        let request = self.request(operation, &run);
-        let orchestrator = self.session.target.orchestrator.as_ref();
-        let turn = lock::turn(orchestrator, &request, wait, self.printer);
-        match self.signals.unless_asked(operation, turn).await {
-            Ok(lease) => Ok(Held { run, lease }),
-            Err(error) => {
-                // A place that is not given up is lost with this process.
-                let _ = orchestrator.leave_line(&request).await;
-                Err(error)
-            }
-        }
-    }
-
-    /// Renews the lock while it is held for a run that has not begun; returns only when it is lost before.
-    async fn keep_held(&self) -> CommandError {
-        loop {
-            let lease = self.held().as_ref().map(|held| Arc::clone(&held.lease));
-            let Some(lease) = lease else { return std::future::pending().await };
-            tokio::select! {
-                lost = keep(lease.as_ref()) => {
-                    // The run that took it over says itself how it ends.
-                    if self.held().is_some() {
-                        return lost;
-                    }
-                }
-                () = self.taken_over() => {}
-            }
-        }
-    }
-
-    /// Ends when a run has taken the lock over, within a moment.
-    async fn taken_over(&self) {
-        while self.held().is_some() {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+    /// Works while the lease is renewed, until it is lost or somebody insists on stopping.
+    async fn under<T>(
+        &self,
+        lease: &dyn Lease,
+        operation: &str,
+        work: impl AsyncFnOnce(&dyn Lease) -> Result<T, CommandError>,
+    ) -> Result<T, CommandError> {
+        let (canceller, cancel) = Canceller::new();
+        tokio::select! {
+            result = work(lease) => result,
+            lost = keep(lease) => Err(lost),
+            error = insisted(operation, &cancel) => Err(error),
+            never = self.pass_on(operation, &canceller) => match never {},
         }
     }
 
@@ -370,14 +330,6 @@ impl<'a> Conduct<'a> {
             pid_start: process.start,
             ttl: lock::TTL,
         }
-    }
-
-    fn held(&self) -> MutexGuard<'_, Option<Held>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take_held(&self) -> Option<Held> {
-        self.held().take()
     }
 }
 

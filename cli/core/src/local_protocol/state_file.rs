@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 const OF_CLIENTS: [&str; 6] = ["artifacts", "head.json", "items", "overrides.json", "releases", "secrets"];
 
 /// One change. Paths are relative to the state folder and separated by `/`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "change")]
 pub enum StateChange {
     /// Write a file, which is whole or as before.
@@ -28,6 +28,17 @@ pub enum StateChange {
         /// Which.
         path: String,
     },
+}
+
+/// What a file holds may be a secret: only its length is shown.
+impl std::fmt::Debug for StateChange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Write { path, content } => write!(f, "Write({path}, {} bytes)", content.len()),
+            Self::Link { path, to } => write!(f, "Link({path}, {to})"),
+            Self::Remove { path } => write!(f, "Remove({path})"),
+        }
+    }
 }
 
 impl StateChange {

@@ -317,7 +317,7 @@ impl Engine<'_> {
         match decision {
             Decision::End(RunOutcome::Interrupted) => {
                 // Not closed: `--resume` carries on from here.
-                let _ = self.journal.append(Entry::Interrupted).await;
+                self.last_record(Entry::Interrupted).await;
                 RunReport { outcome: RunOutcome::Interrupted, reason }
             }
             Decision::End(RunOutcome::LeaseLost) => self.lease_lost(&failure.step.title),
@@ -334,10 +334,17 @@ impl Engine<'_> {
 
     pub(super) async fn close(&self, outcome: RunOutcome, reason: String) -> RunReport {
         let entry = Entry::Closed { outcome, reason: reason.clone() };
-        if let Err(error) = self.journal.append(entry).await {
-            self.teller.tell(EventKind::Warning { text: error.to_string() });
-        }
+        self.last_record(entry).await;
         RunReport { outcome, reason }
+    }
+
+    /// Journals how the run ended, while the lease is ours; what it ended with stands, whether that can be written or
+    /// not.
+    pub(super) async fn last_record(&self, entry: Entry) {
+        if let Err(error) = self.record(entry).await {
+            self.teller
+                .tell(EventKind::Warning { text: format!("the end of the run is not recorded: {error}") });
+        }
     }
 }
 

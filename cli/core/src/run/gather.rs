@@ -24,6 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const ANSWER: Duration = Duration::from_secs(1);
 /// Log lines kept as evidence, per replica.
 const TAIL: usize = 100;
+/// Replicas whose logs are read.
+const REPLICAS: usize = 16;
+/// Characters of a line that are read; fewer are kept.
+const LINE_CHARS: usize = 4_000;
 
 /// What is asked once for all items of a bundle.
 struct Told {
@@ -192,7 +196,11 @@ impl Engine<'_> {
         let (service, tail) = (item.name.clone(), Some(TAIL));
         let query = LogQuery { service, previous: true, tail, since: Some(began), until, follow: false };
         let Ok(stream) = self.ports.inspector.logs(&query).await else { return Vec::new() };
-        stream.filter_map(|line| std::future::ready(line.ok())).collect().await
+        // Bounded as it comes: there may be many replicas, and lines of any length.
+        let lines = stream.filter_map(|line| std::future::ready(line.ok())).take(REPLICAS * TAIL);
+        let bounded =
+            lines.map(|line| LogLine { text: line.text.chars().take(LINE_CHARS).collect(), ..line });
+        bounded.collect().await
     }
 
     /// Returns when the run began, in its first process, by the target's clock: what the target tells is dated by that.

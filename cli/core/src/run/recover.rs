@@ -106,7 +106,7 @@ impl Engine<'_> {
         match error {
             StepError::Cancelled => {
                 // Not closed: `--resume` goes on with the way back.
-                let _ = self.journal.append(Entry::Interrupted).await;
+                self.last_record(Entry::Interrupted).await;
                 RunReport { outcome: RunOutcome::Interrupted, reason }
             }
             _ => self.close(RunOutcome::RollbackFailed, reason).await,

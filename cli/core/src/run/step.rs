@@ -105,7 +105,12 @@ impl Engine<'_> {
         started: Instant,
     ) -> Result<Outcome, StepError> {
         if let Err(error) = self.record_step(phase, step, note.outcome, &note.text).await {
-            let failed = StepNote { outcome: failed_outcome(&error), text: error.to_string() };
+            // What it failed for is known, whether it can be written down or not.
+            let text = match note.outcome {
+                Outcome::Failed | Outcome::Warning => format!("{}; {error}", note.text),
+                _ => error.to_string(),
+            };
+            let failed = StepNote { outcome: failed_outcome(&error), text };
             self.finish_step(phase, step, &failed, started);
             return Err(error);
         }

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{StepError, StepNote};
 use crate::gate::{GateResult, Verdict, summary};
+use crate::mask::Mask;
 use crate::metrics;
 use crate::playbook::Through as Way;
 use crate::ports::{ProbeAnswer, ProbeRequest, Through};
@@ -123,9 +124,10 @@ fn status_text(answer: &ProbeAnswer) -> String {
     answer.status.map_or_else(|| "no answer".to_owned(), |status| status.to_string())
 }
 
-/// Returns the first line of a text, at most 400 characters of it.
+/// Returns the first line of what a program says, at most 400 characters of it, without passwords of URLs.
 fn one_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().chars().take(400).collect()
+    let line: String = text.lines().next().unwrap_or_default().chars().take(400).collect();
+    Mask::default().text(&line)
 }
 
 /// Looks for expected metric series on every replica.

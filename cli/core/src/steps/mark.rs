@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{StepError, StepNote};
 use crate::event::Outcome;
+use crate::ports::ErrorKind;
 use crate::release::ReleaseState;
 use crate::run::StepContext;
 
@@ -36,6 +37,9 @@ impl Mark {
         }
         // What is too much can go the next time; the release is verified all the same.
         if let Err(error) = context.ports.releases.prune(KEPT, context.fence).await {
+            if error.kind == ErrorKind::LeaseLost {
+                return Err(error.into());
+            }
             let text = format!("release {} is verified; {error}", self.release);
             return Ok(StepNote { outcome: Outcome::Warning, text });
         }

@@ -153,9 +153,6 @@ pub(super) fn finish_dry_run(
     exit_code: bool,
 ) -> Result<ExitStatus, CommandError> {
     show(printer, plan);
-    if !printer.is_json() {
-        plan.warnings.iter().for_each(|text| printer.warning(text));
-    }
     if let Some(path) = out {
         save(plan, path)?;
         printer.status(&format!(

@@ -125,7 +125,12 @@ impl<'a> EvidenceFolder<'a> {
         }
         let room = MOST_BYTES.saturating_sub(index.bytes());
         let folder = index.failures.last().map(|failure| failure.folder.clone()).unwrap_or_default();
-        let file = format!("{folder}/{}.{}.{what}.txt", item.kind.word(), safe(&item.name));
+        let name = |nth: &str| format!("{folder}/{}.{}{nth}.{what}.txt", item.kind.word(), safe(&item.name));
+        // Two items may be alike once their names are safe for a file.
+        let taken =
+            |file: &String| index.failures.iter().flat_map(|each| &each.files).any(|each| each.file == *file);
+        let later = (2..).map(|nth| name(&format!("-{nth}")));
+        let file = std::iter::once(name("")).chain(later).find(|file| !taken(file)).unwrap_or_default();
         let mut text: String = cut.iter().map(|cut| format!("({cut})\n")).collect();
         lines.iter().for_each(|line| text.extend([line, "\n"]));
         let bytes = text.len() as u64;

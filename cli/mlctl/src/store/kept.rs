@@ -121,9 +121,18 @@ impl RunStore {
     /// A target's copy that is short of records.
     pub fn agrees(&self, run: &str, mirrored: &str) -> Result<(), CommandError> {
         let path = self.journal_path(run);
-        let lost = lost(&path, mirrored);
+        let (lost, differs) = lost(&path, mirrored);
         if lost == 0 {
             return Ok(());
+        }
+        if differs {
+            let text = format!(
+                "resume run {run}: the target's copy of its journal and {} went different ways; nothing was done",
+                path.display()
+            );
+            return Err(CommandError::new(ExitStatus::InvalidInput, text)
+                .hint(format!("`mlctl audit verify {run}` says from which record on"))
+                .hint("`mlctl deploy` plans anew from what runs, and needs no journal"));
         }
         let records = if lost == 1 { "1 record".to_owned() } else { format!("{lost} records") };
         let text = format!(
@@ -135,11 +144,12 @@ impl RunStore {
     }
 }
 
-/// Returns how many records the copy at home has behind the last one that both have.
-fn lost(home: &Path, mirrored: &str) -> usize {
+/// Returns how many records the copy at home has behind the last one that both have, and whether the target has others
+/// there.
+fn lost(home: &Path, mirrored: &str) -> (usize, bool) {
     // A home folder that has no such file, or cannot be read, knows nothing better.
-    let Ok(home) = home::inspect_file(home) else { return 0 };
+    let Ok(home) = home::inspect_file(home) else { return (0, false) };
     let target = journal::inspect(mirrored.as_bytes());
     let same = home.intact.iter().zip(&target.intact).take_while(|(a, b)| a.hash == b.hash).count();
-    home.intact.len() - same
+    (home.intact.len() - same, target.intact.len() > same)
 }

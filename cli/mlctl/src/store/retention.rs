@@ -40,10 +40,13 @@ impl RunStore {
         // The one that begins counts already.
         target.retain(|name| name != run);
         target.push(run.to_owned());
+        // Most runs have none, and what has gone already is not looked for again.
+        let with_evidence: Vec<String> =
+            home.iter().filter(|name| self.evidence(name).exists()).cloned().collect();
         let own = BTreeSet::from([run.to_owned()]);
         let goes = [
             outdated(&home, RUNS, now, &own),
-            outdated(&home, EVIDENCE, now, &own),
+            outdated(&with_evidence, EVIDENCE, now, &own),
             outdated(&target, RUNS, now, &own),
         ];
         if goes.iter().all(Vec::is_empty) {
