@@ -156,6 +156,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn evidence_goes_in_portions_and_then_costs_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let names: Vec<String> =
+            (0..300).map(|nth| run(15 + u32::try_from(nth % 70).unwrap(), nth)).collect();
+        let own = run(0, 300);
+        let store = store(folder.path(), &names);
+        let left = || names.iter().filter(|name| store.evidence(name).exists()).count();
+        let sim = Sim::from_toml("").unwrap();
+        for expected in [100, 0] {
+            assert_eq!(store.prune(&own, elsewhere(&sim), now()).await, [""; 0]);
+            assert_eq!(left(), expected);
+        }
+        assert_eq!(store.names().unwrap().len(), 300, "the runs themselves stay");
+        // With nothing to remove the target is not asked what is needed.
+        let silent = Sim::from_toml("[[error]]\nport = 'observe'\nkind = 'denied'").unwrap();
+        assert_eq!(store.prune(&own, elsewhere(&silent), now()).await, [""; 0]);
+    }
+
+    #[tokio::test]
     async fn what_cannot_be_removed_is_a_warning() {
         let folder = tempfile::tempdir().unwrap();
         let (old, own) = (run(120, 1), run(0, 2));
