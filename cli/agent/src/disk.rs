@@ -43,17 +43,18 @@ pub(crate) fn write(path: &Path, content: &[u8], durability: Durability) -> Resu
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
-    let mut options = OpenOptions::new();
-    let written =
-        options.write(true).create(true).truncate(true).mode(0o600).open(&temporary).and_then(|mut file| {
-            file.write_all(content)?;
-            if durability == Durability::Power { file.sync_all() } else { Ok(()) }
-        });
-    // Half of it may be half of a secret.
-    written
-        .and_then(|()| fs::rename(&temporary, path))
-        .inspect_err(|_| drop(fs::remove_file(&temporary)))
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)
         .map_err(error())?;
+    file.write_all(content).map_err(error())?;
+    if durability == Durability::Power {
+        file.sync_all().map_err(error())?;
+    }
+    fs::rename(&temporary, path).map_err(error())?;
     if durability == Durability::Power
         && let Some(folder) = path.parent()
     {

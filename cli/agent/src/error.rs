@@ -50,7 +50,7 @@ pub enum AgentError {
     },
     /// The machine gives less than is needed.
     #[error(
-        "the agent cannot start: it may have {has} {what}, {needs} are needed; raise the limit ({how}) of the shell that starts mlctl"
+        "it may have {has} {what} and needs {needs}; raise the limit ({how}) of the shell that starts mlctl"
     )]
     Limit {
         /// Of what.

@@ -141,13 +141,6 @@ pub(crate) fn descendants(ancestor: u32) -> Vec<Process> {
     found
 }
 
-/// Kills what was found below a process. One that has ended meanwhile is what was wanted.
-pub(crate) fn end_below(found: &[Process]) {
-    for process in found {
-        let _ = process.signal(Signal::KILL);
-    }
-}
-
 /// Returns the resident memory of all processes of a group, in bytes.
 pub(crate) fn group_memory(group: u32) -> u64 {
     all().filter(|(_, stat)| stat.group == group).map(|(_, stat)| stat.resident_bytes()).sum()

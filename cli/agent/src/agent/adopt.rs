@@ -5,26 +5,24 @@ use std::time::Duration;
 
 use super::Settings;
 use super::event_log::EventLog;
-use super::lease::{LeaseBook, Moment};
+use super::lease::{self, LeaseBook, Moment};
 use super::relay_keeper::RelayKeeper;
 use super::replica::Replica;
 use super::runs::{end_of_run, follow, running, take_over};
 use super::supervisor::{Message, Supervisor, Views};
 use super::workload::Workload;
-use crate::process::{Process, boot, descendants, end_below, kill_orphans};
+use crate::process::{Process, kill_orphans};
 use crate::record::{Intent, ReplicaFolder, ReplicaRecord, ShimStatus, WorkloadRecord};
 use crate::{AgentError, disk};
 use jiff::Timestamp;
 use mlctl_core::local_protocol::Layout;
 use rustix::process::Signal;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 /// How long somebody may hold a folder and not tell who that is.
 const SETTLE_WAIT: Duration = Duration::from_secs(6);
 /// Between two looks at such a folder.
-/// For a killed process to be gone.
-const END_WAIT: Duration = Duration::from_secs(10);
 const SETTLE_LOOK: Duration = Duration::from_millis(20);
 
 impl Supervisor {
@@ -39,16 +37,12 @@ impl Supervisor {
         }
         disk::sweep(layout.root());
         disk::sweep(&layout.workloads());
-        // A write that was cut off may hold a secret.
-        for folder in ["secrets", "releases", "items", "items/workload", "items/secret", "journals"] {
-            disk::sweep(&layout.root().join(folder));
-        }
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let relay = RelayKeeper::adopt(&layout, &settings.runtime, tell.clone()).await?;
         let mut supervisor = Self {
             lease: LeaseBook::open(
                 disk::read_json(&layout.lease())?.unwrap_or_default(),
-                boot(),
+                &lease::boot(),
                 Moment::now(),
             ),
             events: EventLog::open(layout.events()),
@@ -192,12 +186,8 @@ async fn put_out(folder: &ReplicaFolder) -> Result<(), AgentError> {
         }
         Tenant::Nobody => return Ok(()),
     };
-    let below = descendants(shim.pid);
     shim.signal(Signal::KILL);
-    if timeout(END_WAIT, shim.ended()).await.is_err() {
-        return Err(AgentError::Held { path: folder.shim_lock() });
-    }
-    end_below(&below);
+    shim.ended().await;
     kill_orphans(shim);
     Ok(())
 }

@@ -50,17 +50,10 @@ impl Supervisor {
                     disk::write(&path, content.as_bytes(), disk::Durability::Power)?;
                 }
                 StateChange::Link { to, .. } => disk::link(&path, to)?,
-                StateChange::Remove { .. } => {
-                    if path.is_dir() {
-                        std::fs::remove_dir_all(&path).map_err(AgentError::file("remove", &path))?;
-                    } else {
-                        disk::remove(&path)?;
-                    }
-                    if let Some(folder) = path.parent() {
-                        let synced = std::fs::File::open(folder).and_then(|folder| folder.sync_all());
-                        synced.map_err(AgentError::file("remove", &path))?;
-                    }
+                StateChange::Remove { .. } if path.is_dir() => {
+                    std::fs::remove_dir_all(&path).map_err(AgentError::file("remove", &path))?;
                 }
+                StateChange::Remove { .. } => disk::remove(&path)?,
             }
         }
         Ok(())

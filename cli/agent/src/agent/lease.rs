@@ -36,6 +36,12 @@ impl Moment {
     }
 }
 
+/// Returns what tells this boot of the machine from every other; empty where the system does not tell.
+pub(super) fn boot() -> String {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    text.trim().to_owned()
+}
+
 /// The lease and its line.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LeaseBook {
@@ -166,12 +172,9 @@ impl LeaseBook {
         is_dead: impl Fn(&LockRequest) -> bool,
     ) -> Answer {
         // The answer to an earlier question got lost: it is its lease all the same.
-        if let Some(held) = &mut self.kept.holder
+        if let Some(held) = &self.kept.holder
             && held.shown.request == *request
         {
-            // Whoever hears of it counts a whole life from now.
-            held.shown.expires = shown_end(now, request);
-            held.until_ms = millis(now.up + request.ttl);
             return Answer::Ours(held.shown.clone());
         }
         self.line.tidy(now, &is_dead);

@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::workload::Workload;
-use crate::process::{Process, Usage, descendants, end_below};
+use crate::process::{Process, Usage};
 use crate::record::{ExitRecord, Intent, ReplicaFolder, ReplicaRecord, ShimStatus};
 use crate::{AgentError, disk};
 
@@ -220,8 +220,7 @@ impl Replica {
         }
         self.ready_at = None;
         self.left = self.program.and_then(Process::left_status);
-        // Asked once more before it is killed: what is below it may take a while to end.
-        self.killed = false;
+        self.killed = true;
         self.enter(State::Stopping { deadline: Instant::now() + REAP_WAIT });
     }
 
@@ -238,7 +237,6 @@ impl Replica {
             State::Starting { .. } | State::Running => self.stop(),
             State::Stopping { .. } | State::Draining { .. } | State::Ended => {
                 self.record.intent = Intent::Stop;
-                let _ = self.save();
             }
         }
         if let Some(prober) = self.prober.take() {
@@ -266,17 +264,8 @@ impl Replica {
 
     /// Kills its run; the second time, a shim that does not obey.
     pub(super) fn kill(&mut self) {
-        match self.shim {
-            Some(shim) if self.killed => {
-                // A shim ends what is below it; one that is killed cannot.
-                let below = descendants(shim.pid);
-                shim.signal(Signal::KILL);
-                end_below(&below);
-            }
-            Some(shim) => {
-                shim.signal(Signal::QUIT);
-            }
-            None => {}
+        if let Some(shim) = self.shim {
+            shim.signal(if self.killed { Signal::KILL } else { Signal::QUIT });
         }
         self.killed = true;
         self.enter(State::Stopping { deadline: Instant::now() + SHIM_SLACK });

@@ -39,7 +39,7 @@ impl Supervisor {
     /// Answers one request; a client that has gone is no matter.
     pub(super) fn answer(&mut self, request: Request, reply: oneshot::Sender<Response>) {
         let response = match request {
-            Request::Shutdown { fence, stop_replicas } => match self.may_stop(fence, stop_replicas) {
+            Request::Shutdown { fence, .. } => match fence.map_or(Ok(()), |fence| self.lease.check(fence)) {
                 Ok(()) => {
                     self.begin_stop(fence, reply);
                     return;
@@ -49,23 +49,6 @@ impl Supervisor {
             other => self.carry_out(other).unwrap_or_else(Response::from),
         };
         let _ = reply.send(response);
-    }
-
-    /// Refuses to stop replicas without a fence while a run is at work: it would lose them in the middle.
-    fn may_stop(&mut self, fence: Option<Fence>, stop_replicas: bool) -> Result<(), Refusal> {
-        if let Some(fence) = fence {
-            return self.lease.check(fence);
-        }
-        let host = self.host.clone();
-        let state = self.lease.state(Moment::now(), |request| Self::is_dead(&host, request));
-        match state.held().filter(|_| stop_replicas) {
-            Some(holder) => Err(Refusal {
-                kind: ErrorKind::Conflict,
-                reason: "a run is at work; stop it first, or wait in line".to_owned(),
-                holder: Some(Box::new(holder.clone())),
-            }),
-            None => Ok(()),
-        }
     }
 
     fn carry_out(&mut self, request: Request) -> Result<Response, Refusal> {
@@ -164,7 +147,7 @@ impl Supervisor {
     /// renew late all the same.
     fn renew(&mut self, fence: Fence, run: Option<String>, now: Moment) -> Result<(), Refusal> {
         self.lease.renew(fence, run, now)?;
-        let _ = disk::write_json(&self.layout.lease(), &self.lease.kept(), disk::Durability::Power);
+        let _ = disk::write_json(&self.layout.lease(), &self.lease.kept(), disk::Durability::Process);
         Ok(())
     }
 

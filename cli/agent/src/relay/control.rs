@@ -65,6 +65,7 @@ async fn converse(mut stream: UnixStream, table: Arc<Table>, kept: Arc<Path>) {
     // One question a connection: no answer's descriptor can be taken for another's.
     let Ok((question, socket)) = receive(&stream).await else { return };
     let answer = match serde_json::from_str(&question) {
+        Ok(RelayRequest::Hello) => RelayResponse::Hello { protocol: RELAY_PROTOCOL },
         Ok(RelayRequest::Attend) => {
             let Ok(answer) = line::encode(&RelayResponse::Hello { protocol: RELAY_PROTOCOL }) else { return };
             if stream.write_all(&answer).await.is_ok() {
@@ -79,7 +80,7 @@ async fn converse(mut stream: UnixStream, table: Arc<Table>, kept: Arc<Path>) {
             RelayResponse::Table { failed: table.set(fronts).await }
         }
         Ok(RelayRequest::Open) => RelayResponse::Open { open: table.open() },
-        Ok(RelayRequest::Hand { service, port }) => match table.passed_socket(&service, port) {
+        Ok(RelayRequest::Hand { service }) => match table.passed_socket(&service) {
             Ok(socket) => {
                 let _ = send(&stream, &RelayResponse::Handed, &socket).await;
                 return;
@@ -211,8 +212,8 @@ pub(crate) async fn keep_socket(passed: PassedSocket, listener: OwnedFd) {
 }
 
 /// Fetches the listening socket of a service.
-async fn fetch_socket(relay: &Path, service: &str, port: u16) -> Result<OwnedFd, AgentError> {
-    let request = RelayRequest::Hand { service: service.to_owned(), port };
+async fn fetch_socket(relay: &Path, service: &str) -> Result<OwnedFd, AgentError> {
+    let request = RelayRequest::Hand { service: service.to_owned() };
     let (_, listener) = exchange(relay, &request, None).await?;
     let reason = || "no descriptor came with the answer".to_owned();
     listener.ok_or_else(|| AgentError::Relay { operation: "hand over a socket", reason: reason() })
@@ -222,12 +223,11 @@ async fn fetch_socket(relay: &Path, service: &str, port: u16) -> Result<OwnedFd,
 pub(crate) async fn await_socket(
     relay: &Path,
     service: &str,
-    port: u16,
     patience: Duration,
 ) -> Result<OwnedFd, AgentError> {
     let deadline = Instant::now() + patience;
     loop {
-        match fetch_socket(relay, service, port).await {
+        match fetch_socket(relay, service).await {
             Err(_) if Instant::now() < deadline => sleep(RETRY).await,
             done => return done,
         }

@@ -230,7 +230,7 @@ async fn start(folder: &ReplicaFolder, spec: &ShimSpec, cgroup: Option<&Cgroup>)
     let mut keeper = None;
     match &spec.passed {
         Some(passed) => {
-            let socket = relay::await_socket(&passed.relay, &passed.service, passed.port, SOCKET_WAIT)
+            let socket = relay::await_socket(&passed.relay, &passed.service, SOCKET_WAIT)
                 .await
                 .map_err(|e| format!("cannot get the listening socket of {}: {e}", passed.service))?;
             let copy = socket.try_clone().map_err(|e| format!("cannot copy its listening socket: {e}"))?;

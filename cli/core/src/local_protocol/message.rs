@@ -18,8 +18,7 @@ pub enum Request {
         /// The client's build, to tell an agent of another build.
         build: String,
     },
-    /// Make a workload run as described. The same spec and count again change nothing, unless replicas of it fail: they
-    /// are tried again.
+    /// Make a workload run as described. The same spec and count again change nothing.
     Put {
         /// The writer's lease.
         fence: Fence,

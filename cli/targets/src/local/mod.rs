@@ -1,9 +1,9 @@
 //! The embedded target: service processes of this machine under mlctl's own agent.
 //!
-//! The agent owns workloads, replicas, the relay and the lease, and writes what this side asks it to keep: items as
-//! last written (`items`), releases, overrides, secrets. It checks the lease in the same turn. Artifacts and journals
-//! this side writes itself: the ones are named by their digest, and in the others each record has to follow the last.
-//! Nothing here touches a state folder before the first write, and reading an empty one starts no agent.
+//! The agent owns workloads, replicas, the relay and the lease. This side keeps everything else as files of the same
+//! state folder: items as last written (`items`), releases, overrides, secrets, artifacts, journals. A write checks
+//! the lease with the agent first. Nothing here touches a state folder before the first write, and reading an empty
+//! one starts no agent.
 
 mod apply;
 mod artifacts;
@@ -134,12 +134,10 @@ impl Local {
             return Ok(());
         }
         let _lock = self.client.keep_out("remove")?;
-        // Out of the way first: the lock file goes with the folder, and an agent that begins then begins in a new one.
-        let mut name = root.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".removed-{}", std::process::id()));
-        let aside = root.with_file_name(name);
-        std::fs::rename(&root, &aside).map_err(files::failed("remove", &root))?;
-        let removed = artifacts::blocking(move || std::fs::remove_dir_all(aside));
+        let removed = artifacts::blocking({
+            let root = root.clone();
+            move || std::fs::remove_dir_all(root)
+        });
         removed.await.map_err(files::failed("remove", &root))
     }
 
