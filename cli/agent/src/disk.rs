@@ -43,24 +43,28 @@ pub(crate) fn write(path: &Path, content: &[u8], durability: Durability) -> Resu
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)
-        .map_err(error())?;
-    file.write_all(content).map_err(error())?;
-    if durability == Durability::Power {
-        file.sync_all().map_err(error())?;
-    }
-    fs::rename(&temporary, path).map_err(error())?;
-    if durability == Durability::Power
-        && let Some(folder) = path.parent()
-    {
-        File::open(folder).and_then(|f| f.sync_all()).map_err(error())?;
-    }
-    Ok(())
+    let written = || {
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(content)?;
+        if durability == Durability::Power {
+            file.sync_all()?;
+        }
+        fs::rename(&temporary, path)
+    };
+    written().map_err(|source| given_up(&temporary, error()(source)))?;
+    if durability == Durability::Power { sync_parent(path).map_err(error()) } else { Ok(()) }
+}
+
+/// Removes the half of a write that failed, which may hold half a secret.
+fn given_up(temporary: &Path, error: AgentError) -> AgentError {
+    let _ = fs::remove_file(temporary);
+    error
+}
+
+/// Makes which names there are beside a file last beyond a loss of power.
+pub(crate) fn sync_parent(path: &Path) -> std::io::Result<()> {
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 /// Makes a symbolic link to a name beside it, in place of one that is there.
@@ -71,11 +75,8 @@ pub(crate) fn link(path: &Path, to: &str) -> Result<(), AgentError> {
     let temporary = path.with_file_name(name);
     remove(&temporary)?;
     std::os::unix::fs::symlink(to, &temporary).map_err(error())?;
-    fs::rename(&temporary, path).map_err(error())?;
-    match path.parent() {
-        Some(folder) => File::open(folder).and_then(|f| f.sync_all()).map_err(error()),
-        None => Ok(()),
-    }
+    fs::rename(&temporary, path).map_err(|source| given_up(&temporary, error()(source)))?;
+    sync_parent(path).map_err(error())
 }
 
 /// Reads a JSON file; `None` when it is not there.
@@ -120,7 +121,19 @@ pub(crate) fn sweep(folder: &Path) {
             name.to_str().and_then(|name| name.strip_suffix(".tmp")?.rsplit_once('.')?.1.parse().ok());
         // Left in place when in doubt: a file too many harms nobody.
         if writer.is_some_and(|pid: u32| pid == std::process::id() || Process::find(pid).is_none()) {
-            let _ = fs::remove_file(entry.path());
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let path = entry.path();
+            let _ = if is_folder { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+        }
+    }
+}
+
+/// Sweeps a folder and the folders in it.
+pub(crate) fn sweep_below(folder: &Path) {
+    sweep(folder);
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            sweep(&entry.path());
         }
     }
 }
@@ -191,11 +204,27 @@ mod tests {
         }
         fs::write(folder.path().join("notes.tmp"), "not ours").unwrap();
         assert_eq!(read_json::<Vec<u32>>(&path).unwrap(), Some(vec![1, 2, 3]));
+        let copied = folder.path().join("secrets").join(format!("sha.{dead}.tmp"));
+        fs::create_dir_all(copied.join("folder")).unwrap();
         sweep(folder.path());
         assert!(!half(dead).exists() && half(living.id()).exists());
+        assert!(copied.exists());
+        sweep_below(folder.path());
+        assert!(!copied.exists());
         assert!(path.exists() && folder.path().join("notes.tmp").exists());
         living.kill().unwrap();
         living.wait().unwrap();
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_no_half() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        // A folder that is not empty is in its place.
+        fs::create_dir_all(path.join("in")).unwrap();
+        write(&path, b"hush-hush", Durability::Power).unwrap_err();
+        link(&path, "1").unwrap_err();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

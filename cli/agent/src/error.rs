@@ -50,7 +50,7 @@ pub enum AgentError {
     },
     /// The machine gives less than is needed.
     #[error(
-        "it may have {has} {what} and needs {needs}; raise the limit ({how}) of the shell that starts mlctl"
+        "the agent cannot start: this user may have {has} {what}, and {needs} are needed; raise the limit ({how}) of the shell that starts mlctl"
     )]
     Limit {
         /// Of what.

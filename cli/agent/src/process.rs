@@ -141,13 +141,24 @@ pub(crate) fn descendants(ancestor: u32) -> Vec<Process> {
     found
 }
 
-/// Returns the resident memory of all processes of a group, in bytes.
-pub(crate) fn group_memory(group: u32) -> u64 {
-    all().filter(|(_, stat)| stat.group == group).map(|(_, stat)| stat.resident_bytes()).sum()
+/// Returns the resident memory of everything below a process, in bytes.
+pub(crate) fn memory_below(ancestor: u32) -> u64 {
+    descendants(ancestor).into_iter().filter_map(Process::usage).map(|usage| usage.memory_bytes).sum()
+}
+
+/// Kills a shim with all that lies below it, in whichever session that is. Looked at first: what loses its shim comes
+/// to another process, and nothing tells any more whose it was.
+pub(crate) fn kill_shim(shim: Process) {
+    let below = if shim.is_alive() { descendants(shim.pid) } else { Vec::new() };
+    shim.signal(Signal::KILL);
+    for process in below {
+        // One that has ended meanwhile is what was wanted.
+        process.signal(Signal::KILL);
+    }
 }
 
 /// Kills what is left of a shim's session after it was killed: the program itself dies with its shim, processes that it
-/// started do not. A number is not given to a new process while a session has it: a shim whose number is another's by
+/// started do not. Those that have left the session cannot be told from others any more. A number is not given to a new process while a session has it: a shim whose number is another's by
 /// now has left nothing.
 pub(crate) fn kill_orphans(shim: Process) {
     if shim.start == 0 || shim.is_reused() {
@@ -186,7 +197,6 @@ fn all() -> impl Iterator<Item = (u32, Stat)> {
 struct Stat {
     state: char,
     parent: u32,
-    group: u32,
     session: u32,
     cpu_ticks: u64,
     threads: u64,
@@ -208,7 +218,6 @@ impl Stat {
         Some(Self {
             state: fields.first()?.chars().next()?,
             parent: u32::try_from(number(1)?).ok()?,
-            group: u32::try_from(number(2)?).ok()?,
             session: u32::try_from(number(3)?).ok()?,
             cpu_ticks: number(11)? + number(12)?,
             threads: number(17)?,
@@ -241,7 +250,6 @@ mod tests {
             let expected = Stat {
                 state: 'S',
                 parent: 1,
-                group: 4242,
                 session: 4243,
                 cpu_ticks: 10,
                 threads: 1,
@@ -316,6 +324,30 @@ mod tests {
         shim.kill().unwrap();
         kill_orphans(known);
         while orphan.is_alive() {
+            std::thread::yield_now();
+        }
+        shim.wait().unwrap();
+    }
+
+    #[test]
+    fn what_has_left_the_session_of_a_shim_is_killed_with_it() {
+        let mut shim = std::process::Command::new("setsid")
+            .args(["sh", "-c", "setsid sleep 600 & echo $!; wait"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut told = std::io::BufReader::new(shim.stdout.take().unwrap());
+        std::io::BufRead::read_line(&mut told, &mut line).unwrap();
+        let child = Process::find(line.trim().parse().unwrap()).unwrap();
+        let known = Process::find(shim.id()).unwrap();
+        while Stat::read(child.pid).unwrap().session != child.pid {
+            std::thread::yield_now();
+        }
+        kill_shim(Process { start: known.start - 1, ..known });
+        assert!(child.is_alive() && known.is_alive(), "the number of another");
+        kill_shim(known);
+        while child.is_alive() {
             std::thread::yield_now();
         }
         shim.wait().unwrap();

@@ -5,20 +5,19 @@ use std::time::Duration;
 
 use super::Settings;
 use super::event_log::EventLog;
-use super::lease::{self, LeaseBook, Moment};
+use super::lease::{LeaseBook, Moment};
 use super::relay_keeper::RelayKeeper;
 use super::replica::Replica;
 use super::runs::{end_of_run, follow, running, take_over};
 use super::supervisor::{Message, Supervisor, Views};
 use super::workload::Workload;
-use crate::process::{Process, kill_orphans};
+use crate::process::{Process, boot, kill_orphans, kill_shim};
 use crate::record::{Intent, ReplicaFolder, ReplicaRecord, ShimStatus, WorkloadRecord};
 use crate::{AgentError, disk};
 use jiff::Timestamp;
 use mlctl_core::local_protocol::Layout;
-use rustix::process::Signal;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 /// How long somebody may hold a folder and not tell who that is.
 const SETTLE_WAIT: Duration = Duration::from_secs(6);
@@ -36,13 +35,16 @@ impl Supervisor {
             disk::make_private_folder(&folder)?;
         }
         disk::sweep(layout.root());
-        disk::sweep(&layout.workloads());
+        // What clients keep here is swept too: nobody else would, and there are secrets among it.
+        for name in ["artifacts", "files", "items", "journals", "releases", "secrets", "workloads"] {
+            disk::sweep_below(&layout.root().join(name));
+        }
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let relay = RelayKeeper::adopt(&layout, &settings.runtime, tell.clone()).await?;
         let mut supervisor = Self {
             lease: LeaseBook::open(
                 disk::read_json(&layout.lease())?.unwrap_or_default(),
-                &lease::boot(),
+                boot(),
                 Moment::now(),
             ),
             events: EventLog::open(layout.events()),
@@ -105,7 +107,7 @@ impl Supervisor {
                     follow(&mut replica, shim, &self.tell);
                     if is_torn(&replica.folder) {
                         // It told, and nobody can read it any more: its program can only be started anew.
-                        shim.signal(Signal::KILL);
+                        kill_shim(shim);
                     }
                 }
                 Tenant::Nobody if replica.record.intent == Intent::Run && has_no_trace(&replica.folder) => {
@@ -186,8 +188,11 @@ async fn put_out(folder: &ReplicaFolder) -> Result<(), AgentError> {
         }
         Tenant::Nobody => return Ok(()),
     };
-    shim.signal(Signal::KILL);
-    shim.ended().await;
+    kill_shim(shim);
+    // One that not even that ends hangs in the kernel, and so would we.
+    if timeout(SETTLE_WAIT, shim.ended()).await.is_err() {
+        return Err(AgentError::Held { path: folder.shim_lock() });
+    }
     kill_orphans(shim);
     Ok(())
 }

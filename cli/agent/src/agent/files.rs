@@ -52,8 +52,12 @@ impl Supervisor {
                 StateChange::Link { to, .. } => disk::link(&path, to)?,
                 StateChange::Remove { .. } if path.is_dir() => {
                     std::fs::remove_dir_all(&path).map_err(AgentError::file("remove", &path))?;
+                    disk::sync_parent(&path).map_err(AgentError::file("remove", &path))?;
                 }
-                StateChange::Remove { .. } => disk::remove(&path)?,
+                StateChange::Remove { .. } => {
+                    disk::remove(&path)?;
+                    disk::sync_parent(&path).map_err(AgentError::file("remove", &path))?;
+                }
             }
         }
         Ok(())

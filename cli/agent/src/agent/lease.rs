@@ -36,12 +36,6 @@ impl Moment {
     }
 }
 
-/// Returns what tells this boot of the machine from every other; empty where the system does not tell.
-pub(super) fn boot() -> String {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    text.trim().to_owned()
-}
-
 /// The lease and its line.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LeaseBook {
@@ -77,6 +71,13 @@ struct Held {
     /// Milliseconds since boot at which it expires.
     #[serde(default)]
     until_ms: u64,
+}
+
+impl Held {
+    fn prolong(&mut self, now: Moment) {
+        self.shown.expires = shown_end(now, &self.shown.request);
+        self.until_ms = millis(now.up + self.shown.request.ttl);
+    }
 }
 
 /// A lease that was taken away.
@@ -172,9 +173,9 @@ impl LeaseBook {
         is_dead: impl Fn(&LockRequest) -> bool,
     ) -> Answer {
         // The answer to an earlier question got lost: it is its lease all the same.
-        if let Some(held) = &self.kept.holder
-            && held.shown.request == *request
-        {
+        if let Some(held) = self.kept.holder.as_mut().filter(|held| held.shown.request == *request) {
+            // It counts from now: what it had left may end before the holder's first renewal.
+            held.prolong(now);
             return Answer::Ours(held.shown.clone());
         }
         self.line.tidy(now, &is_dead);
@@ -209,8 +210,7 @@ impl LeaseBook {
     pub(super) fn renew(&mut self, fence: Fence, run: Option<String>, now: Moment) -> Result<(), Refusal> {
         self.check(fence)?;
         if let Some(held) = &mut self.kept.holder {
-            held.shown.expires = shown_end(now, &held.shown.request);
-            held.until_ms = millis(now.up + held.shown.request.ttl);
+            held.prolong(now);
             if let Some(run) = run {
                 held.shown.request.run = run;
             }

@@ -10,8 +10,9 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::workload::Workload;
-use crate::process::{Process, Usage};
+use crate::process::{Process, Usage, kill_shim};
 use crate::record::{ExitRecord, Intent, ReplicaFolder, ReplicaRecord, ShimStatus};
+use crate::shim::END_WAIT;
 use crate::{AgentError, disk};
 
 /// First pause before a replica that ended is started again; doubled each time.
@@ -24,8 +25,9 @@ const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 const SHIM_SLACK: Duration = Duration::from_secs(2);
 /// How long a shim may take to tell of its program: it waits for a listening socket, and the machine may be busy.
 const START_WAIT: Duration = Duration::from_secs(20);
-/// How long a shim may take to tell how its program ended.
-const REAP_WAIT: Duration = Duration::from_secs(5);
+/// How long a shim may take to tell how its program ended. It ends what the program has left first, and reads the end
+/// of the log; killed before, it could tell neither what was left nor that memory ran out.
+const REAP_WAIT: Duration = END_WAIT.saturating_add(Duration::from_secs(3));
 
 /// Where a replica is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -235,9 +237,11 @@ impl Replica {
                 self.enter(State::Draining { deadline });
             }
             State::Starting { .. } | State::Running => self.stop(),
-            State::Stopping { .. } | State::Draining { .. } | State::Ended => {
+            State::Stopping { .. } | State::Draining { .. } => {
                 self.record.intent = Intent::Stop;
+                let _ = self.save();
             }
+            State::Ended => {}
         }
         if let Some(prober) = self.prober.take() {
             prober.abort();
@@ -264,15 +268,21 @@ impl Replica {
 
     /// Kills its run; the second time, a shim that does not obey.
     pub(super) fn kill(&mut self) {
-        if let Some(shim) = self.shim {
-            shim.signal(if self.killed { Signal::KILL } else { Signal::QUIT });
+        match self.shim {
+            Some(shim) if self.killed => kill_shim(shim),
+            Some(shim) => {
+                shim.signal(Signal::QUIT);
+            }
+            None => {}
         }
         self.killed = true;
-        self.enter(State::Stopping { deadline: Instant::now() + SHIM_SLACK });
+        self.enter(State::Stopping { deadline: Instant::now() + REAP_WAIT });
     }
 
     fn kill_deadline(&self) -> Instant {
-        Instant::now() + Duration::from_millis(self.grace_ms()) + SHIM_SLACK
+        // The next one kills the shim itself when its run was to be killed already.
+        let slack = if self.killed { REAP_WAIT } else { SHIM_SLACK };
+        Instant::now() + Duration::from_millis(self.grace_ms()) + slack
     }
 
     /// Takes note that its run has ended.

@@ -39,8 +39,8 @@ impl Supervisor {
     /// Answers one request; a client that has gone is no matter.
     pub(super) fn answer(&mut self, request: Request, reply: oneshot::Sender<Response>) {
         let response = match request {
-            Request::Shutdown { fence, .. } => match fence.map_or(Ok(()), |fence| self.lease.check(fence)) {
-                Ok(()) => {
+            Request::Shutdown { fence, .. } => match self.check_stop(fence) {
+                Ok(fence) => {
                     self.begin_stop(fence, reply);
                     return;
                 }
@@ -143,11 +143,12 @@ impl Supervisor {
         Ok(result)
     }
 
-    /// Renews the lease. A disk that is full costs what the next agent knows of it, not the lease: its holder could
+    /// Renews the lease. Synced like every write of this file, which holds the highest fence too: it must not be empty
+    /// after a loss of power. A disk that is full costs what the next agent knows of it, not the lease: its holder could
     /// renew late all the same.
     fn renew(&mut self, fence: Fence, run: Option<String>, now: Moment) -> Result<(), Refusal> {
         self.lease.renew(fence, run, now)?;
-        let _ = disk::write_json(&self.layout.lease(), &self.lease.kept(), disk::Durability::Process);
+        let _ = disk::write_json(&self.layout.lease(), &self.lease.kept(), disk::Durability::Power);
         Ok(())
     }
 
@@ -284,10 +285,18 @@ impl Supervisor {
         Ok(workload.record.generation)
     }
 
+    /// Refuses to end everything for one without the lease: another's deploy may have begun since it looked.
+    fn check_stop(&self, fence: Option<Fence>) -> Result<Fence, Refusal> {
+        let without = || refusal(ErrorKind::Invalid, "only the holder of the lease may stop the replicas");
+        let fence = fence.ok_or_else(without)?;
+        self.lease.check(fence)?;
+        Ok(fence)
+    }
+
     /// Begins to end everything. What was asked stays on disk: the next agent of this folder starts it again. The
     /// lease of whoever asks ends with it: no agent will be there to give it back to.
-    fn begin_stop(&mut self, fence: Option<Fence>, reply: oneshot::Sender<Response>) {
-        self.ending = self.ending.or(fence);
+    fn begin_stop(&mut self, fence: Fence, reply: oneshot::Sender<Response>) {
+        self.ending.get_or_insert(fence);
         self.stopping.push(reply);
         for replica in self.replicas.values_mut() {
             match replica.state {

@@ -65,7 +65,6 @@ async fn converse(mut stream: UnixStream, table: Arc<Table>, kept: Arc<Path>) {
     // One question a connection: no answer's descriptor can be taken for another's.
     let Ok((question, socket)) = receive(&stream).await else { return };
     let answer = match serde_json::from_str(&question) {
-        Ok(RelayRequest::Hello) => RelayResponse::Hello { protocol: RELAY_PROTOCOL },
         Ok(RelayRequest::Attend) => {
             let Ok(answer) = line::encode(&RelayResponse::Hello { protocol: RELAY_PROTOCOL }) else { return };
             if stream.write_all(&answer).await.is_ok() {
@@ -80,7 +79,7 @@ async fn converse(mut stream: UnixStream, table: Arc<Table>, kept: Arc<Path>) {
             RelayResponse::Table { failed: table.set(fronts).await }
         }
         Ok(RelayRequest::Open) => RelayResponse::Open { open: table.open() },
-        Ok(RelayRequest::Hand { service }) => match table.passed_socket(&service) {
+        Ok(RelayRequest::Hand { service, port }) => match table.passed_socket(&service, port) {
             Ok(socket) => {
                 let _ = send(&stream, &RelayResponse::Handed, &socket).await;
                 return;
@@ -155,7 +154,7 @@ pub(crate) async fn ask(socket: &Path, request: &RelayRequest) -> Result<RelayRe
 /// A relay whose end will be seen.
 pub(crate) struct Attended {
     stream: UnixStream,
-    /// Its [`RELAY_PROTOCOL`].
+    /// Its [`RELAY_PROTOCOL`]; 0 of one so old that it does not know this greeting.
     pub(crate) protocol: u32,
 }
 
@@ -182,6 +181,7 @@ pub(crate) async fn attend(relay: &Path) -> Result<Attended, AgentError> {
         .map_err(|e| refuse(format!("its socket {}: {e}", relay.display())))?;
     match serde_json::from_str(&answer) {
         Ok(RelayResponse::Hello { protocol }) => Ok(Attended { stream, protocol }),
+        Ok(RelayResponse::Refused { .. }) => Ok(Attended { stream, protocol: 0 }),
         _ => Err(refuse(format!("it answers {answer}"))),
     }
 }
@@ -212,22 +212,22 @@ pub(crate) async fn keep_socket(passed: PassedSocket, listener: OwnedFd) {
 }
 
 /// Fetches the listening socket of a service.
-async fn fetch_socket(relay: &Path, service: &str) -> Result<OwnedFd, AgentError> {
-    let request = RelayRequest::Hand { service: service.to_owned() };
+async fn fetch_socket(relay: &Path, service: &str, port: u16) -> Result<OwnedFd, AgentError> {
+    let request = RelayRequest::Hand { service: service.to_owned(), port };
     let (_, listener) = exchange(relay, &request, None).await?;
     let reason = || "no descriptor came with the answer".to_owned();
     listener.ok_or_else(|| AgentError::Relay { operation: "hand over a socket", reason: reason() })
 }
 
-/// Fetches the listening socket of a service; tries again for `patience`, because relay and shim may start together.
+/// Fetches the listening socket of a service; tries again for `patience`: relay and shim may start together, and a
+/// service that moves has its old port until the new one is bound.
 pub(crate) async fn await_socket(
-    relay: &Path,
-    service: &str,
+    PassedSocket { relay, service, port }: &PassedSocket,
     patience: Duration,
 ) -> Result<OwnedFd, AgentError> {
     let deadline = Instant::now() + patience;
     loop {
-        match fetch_socket(relay, service).await {
+        match fetch_socket(relay, service, *port).await {
             Err(_) if Instant::now() < deadline => sleep(RETRY).await,
             done => return done,
         }

@@ -24,7 +24,7 @@ use crate::AgentError;
 
 /// Raised whenever a message changes its meaning. Apart from the agent's protocol, because a relay outlives agents:
 /// replacing one closes every listening address for a moment.
-pub(crate) const RELAY_PROTOCOL: u32 = 1;
+pub(crate) const RELAY_PROTOCOL: u32 = 2;
 
 /// One listening address and where its connections go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,8 +52,6 @@ pub(crate) struct Backend {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "request")]
 pub(crate) enum RelayRequest {
-    /// Which protocol is spoken here?
-    Hello,
     /// This is the whole table from now on.
     Table {
         /// All listening addresses.
@@ -61,10 +59,12 @@ pub(crate) enum RelayRequest {
     },
     /// How many connections are open?
     Open,
-    /// Send me the listening socket of that service, beside the answer.
+    /// Send me the listening socket of that service, beside the answer. Refused while it listens on another port.
     Hand {
         /// The service.
         service: String,
+        /// Its port.
+        port: u16,
     },
     /// I want to know when you end: do not close this conversation before.
     Attend,
@@ -82,7 +82,7 @@ pub(crate) enum RelayRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "response")]
 pub(crate) enum RelayResponse {
-    /// To `Hello` and `Attend`.
+    /// To `Attend`.
     Hello {
         /// Its [`RELAY_PROTOCOL`].
         protocol: u32,

@@ -218,14 +218,17 @@ impl Table {
             .collect()
     }
 
-    /// Returns a copy of the socket that the service's replicas accept from.
-    pub(super) fn passed_socket(&self, service: &str) -> Result<OwnedFd, String> {
-        match hold(&self.entries).get(service).map(|entry| &entry.socket) {
-            Some(Bound::Passed(listener)) => {
-                listener.try_clone().map(OwnedFd::from).map_err(|e| e.to_string())
+    /// Returns a copy of the socket that the service's replicas accept from. Never that of another port: a replica that
+    /// was made for the new port of a service would accept on the old one, and nobody would see it.
+    pub(super) fn passed_socket(&self, service: &str, port: u16) -> Result<OwnedFd, String> {
+        let entries = hold(&self.entries);
+        let Some(entry) = entries.get(service) else { return Err(format!("nothing listens for {service}")) };
+        match &entry.socket {
+            Bound::Relay(_) => Err(format!("connections of {service} are relayed")),
+            Bound::Passed(_) if entry.port != port => {
+                Err(format!("{service} listens on port {}, not on {port}", entry.port))
             }
-            Some(Bound::Relay(_)) => Err(format!("connections of {service} are relayed")),
-            None => Err(format!("nothing listens for {service}")),
+            Bound::Passed(listener) => listener.try_clone().map(OwnedFd::from).map_err(|e| e.to_string()),
         }
     }
 }
@@ -294,11 +297,11 @@ mod tests {
         };
         let failed = table.set(vec![front("free", 0), front("clash", port)]).await;
         assert_eq!(failed.keys().collect::<Vec<_>>(), ["clash"]);
-        assert!(table.passed_socket("free").is_ok());
-        assert_eq!(table.passed_socket("clash").unwrap_err(), "nothing listens for clash");
+        assert!(table.passed_socket("free", 0).is_ok());
+        assert_eq!(table.passed_socket("clash", port).unwrap_err(), "nothing listens for clash");
         drop(taken);
         assert!(table.set(vec![front("clash", port)]).await.is_empty());
-        assert_eq!(table.passed_socket("free").unwrap_err(), "nothing listens for free");
+        assert_eq!(table.passed_socket("free", 0).unwrap_err(), "nothing listens for free");
     }
 
     #[tokio::test]
@@ -342,6 +345,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_passed_socket_that_moves_is_never_handed_out_for_the_other_port() {
+        let old = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let front =
+            |port| Front { service: "web".to_owned(), port, mode: SocketMode::Passed, backends: vec![] };
+        let table = Table::default();
+        let port_of = |port| {
+            let socket = table.passed_socket("web", port)?;
+            Ok::<_, String>(std::net::TcpListener::from(socket).local_addr().unwrap().port())
+        };
+        assert!(table.set(vec![front(old)]).await.is_empty());
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let new = taken.local_addr().unwrap().port();
+        assert_eq!(table.set(vec![front(new)]).await.len(), 1);
+        assert_eq!(port_of(old), Ok(old));
+        assert_eq!(port_of(new), Err(format!("web listens on port {old}, not on {new}")));
+        drop(taken);
+        assert!(table.set(vec![front(new)]).await.is_empty());
+        assert_eq!(port_of(new), Ok(new));
+        assert!(port_of(old).is_err());
+    }
+
+    #[tokio::test]
     async fn a_socket_that_is_in_use_is_taken_over_where_it_cannot_be_bound() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -357,7 +382,7 @@ mod tests {
         give("web", port, Some(copy())).await.unwrap();
         table.retry().await;
         assert!(table.set(vec![front]).await.is_empty());
-        assert!(table.passed_socket("web").is_ok());
+        assert!(table.passed_socket("web", port).is_ok());
         table.set(Vec::new()).await;
         assert!(give("web", port, Some(copy())).await.is_err(), "it was removed");
     }

@@ -109,9 +109,24 @@ async fn run(folder: &ReplicaFolder, spec: &ShimSpec, orders: &mut Orders) -> Re
         ports: Some(spec.ports),
         boot: Some(boot().to_owned()),
     };
-    disk::write_json(&folder.status(), &status, disk::Durability::Process)?;
-
     let group = Pid::from_raw(i32::try_from(pid).unwrap_or(i32::MAX));
+    if let Err(error) = disk::write_json(&folder.status(), &status, disk::Durability::Process) {
+        // Nobody would ever know of it: it must not run on.
+        kill(group, Signal::SIGKILL);
+        let _ = child.wait().await;
+        end_all(group).await;
+        let _ = timeout(LOG_TAIL, log).await;
+        if let Some(keeper) = keeper {
+            keeper.abort();
+        }
+        let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
+        let reason = format!("{error}{}", source.unwrap_or_default());
+        // The disk that was full a moment ago may take this; if not, the agent sees a run without a word.
+        let record = ExitRecord::not_started(reason);
+        let _ = disk::write_json(&folder.exit(), &record, disk::Durability::Process);
+        return Ok(Ended::ByItself);
+    }
+
     let mut memory = MemoryWatch::new(if cgroup.is_some() { None } else { spec.limits.memory_bytes }, pid);
     let course = follow(&mut child, program, group, spec, orders, &mut memory).await;
     let exit = child.wait().await.map_err(AgentError::process("wait for", "the program"))?;
@@ -230,7 +245,7 @@ async fn start(folder: &ReplicaFolder, spec: &ShimSpec, cgroup: Option<&Cgroup>)
     let mut keeper = None;
     match &spec.passed {
         Some(passed) => {
-            let socket = relay::await_socket(&passed.relay, &passed.service, SOCKET_WAIT)
+            let socket = relay::await_socket(passed, SOCKET_WAIT)
                 .await
                 .map_err(|e| format!("cannot get the listening socket of {}: {e}", passed.service))?;
             let copy = socket.try_clone().map_err(|e| format!("cannot copy its listening socket: {e}"))?;

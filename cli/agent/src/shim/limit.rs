@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use crate::process::{Process, group_memory};
+use crate::process::{Process, memory_below};
 
 /// Between two looks at the program itself.
 const PERIOD: Duration = Duration::from_millis(250);
 /// Every how many looks the program's children are counted too: that reads all of `/proc`.
 const WITH_CHILDREN: u32 = 8;
 
-/// Watches the memory of a program and its group.
+/// Watches the memory of a program and of all that it has started.
 pub(super) struct MemoryWatch {
     limit: Option<u64>,
     pid: u32,
@@ -41,7 +41,8 @@ impl Excess {
 }
 
 impl MemoryWatch {
-    /// Returns a watch over the group that `pid` leads; without a limit it never fires.
+    /// Returns a watch over the program `pid` and over everything below this process, which adopts what leaves the
+    /// program; without a limit it never fires.
     pub(super) fn new(limit: Option<u64>, pid: u32) -> Self {
         let mut ticks = interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -55,7 +56,7 @@ impl MemoryWatch {
             self.ticks.tick().await;
             self.looks += 1;
             let used = if self.looks.is_multiple_of(WITH_CHILDREN) {
-                group_memory(self.pid)
+                memory_below(std::process::id())
             } else {
                 Process::find(self.pid).and_then(Process::usage).map_or(0, |u| u.memory_bytes)
             };

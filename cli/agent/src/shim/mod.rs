@@ -2,8 +2,9 @@
 //!
 //! Signals to the shim: SIGTERM asks the replica to end and kills it after its grace; SIGQUIT, or SIGTERM again,
 //! kills it at once. SIGHUP and SIGINT are for terminals and ignored. The shim ends when its replica has ended, and
-//! whatever the program started ends with it, in whichever group or session it is: the shim is their reaper. The shim
-//! of the relay starts it again unless it was asked to end, so that addresses come back without an agent.
+//! whatever the program started ends with it, in whichever group or session it is: the shim is their reaper. When the
+//! shim is killed from outside, what is left of its session is killed by the agent; what had left the session is not
+//! known to anybody then, and lives on. The agent itself kills a shim with all that is below it. The shim of the relay starts it again unless it was asked to end, so that addresses come back without an agent.
 
 mod cgroup;
 mod hold;
@@ -12,6 +13,8 @@ mod log;
 mod remains;
 
 use std::path::Path;
+
+pub(crate) use remains::END_WAIT;
 
 use crate::record::ReplicaFolder;
 use crate::{AgentError, disk};

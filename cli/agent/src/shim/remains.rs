@@ -11,14 +11,15 @@ use nix::sys::prctl;
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::Pid;
 use rustix::process::Signal;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::process::descendants;
 
 /// Between two looks at what is left.
 const LOOK: Duration = Duration::from_millis(10);
-/// Looks until what multiplies faster than it is killed is given up.
-const LOOKS: u32 = 200;
+/// After this, what multiplies faster than it is killed is given up. A time and not a number of looks: each of them
+/// reads all of `/proc`, and the agent waits for this to be over.
+pub(crate) const END_WAIT: Duration = Duration::from_secs(2);
 
 /// Makes this process the one that orphans below it come to.
 pub(super) fn adopt_orphans() -> Result<(), Errno> {
@@ -43,7 +44,8 @@ pub(super) fn reap_adopted(program: Pid) {
 /// child. A walk through `/proc` may miss one that is just being forked by one that just ends.
 pub(super) async fn end_all(program: Pid) -> usize {
     let mut found = HashSet::new();
-    for _ in 0..LOOKS {
+    let deadline = Instant::now() + END_WAIT;
+    while Instant::now() < deadline {
         for process in descendants(std::process::id()) {
             if found.insert(process) {
                 process.signal(Signal::KILL);

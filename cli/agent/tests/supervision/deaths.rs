@@ -178,11 +178,18 @@ async fn zombie() {
     let world = World::new().await;
     // Nothing asks it how it is: its probes would find out too.
     let mut spec = service("api", &[]);
-    spec.argv = ["sleep", "600"].map(ToOwned::to_owned).to_vec();
+    // A child of it goes its own way.
+    let script = "setsid sleep 600 & echo child $!; exec sleep 600";
+    spec.argv = ["sh", "-c", script].map(ToOwned::to_owned).to_vec();
     spec.port = None;
     world.run(&spec, 1).await;
     let name = world.replicas().await[0].replica.name.clone();
     let (shim, program) = world.processes(&name);
+    let child = until("it tells of its child", async || {
+        let log = world.log(&name);
+        Process::find(log.lines().find_map(|line| line.split_once(" child ")?.1.parse().ok())?)
+    })
+    .await;
     kill(shim, "-STOP");
     kill(program, "-KILL");
     until("it is not ready any more", async || {
@@ -197,6 +204,7 @@ async fn zombie() {
     })
     .await;
     assert!(!shim.is_alive());
+    until("its child has ended with it", async || (!child.is_alive()).then_some(())).await;
     let view = world.replicas().await.remove(0).replica;
     assert_eq!(view.last_exit.as_deref(), Some("signal 9 (SIGKILL)"), "a zombie tells how it ended");
     world.current("api", 1).await;

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
-use mlctl_core::local_protocol::{Request, Response};
+use mlctl_core::local_protocol::{PROTOCOL, Request, Response};
+use mlctl_core::ports::Fence;
 use tokio::time::timeout;
 
 use crate::trial;
-use crate::world::World;
+use crate::world::{World, lock_request};
 
 pub fn trials() -> Vec<Trial> {
     vec![trial("an_agent_survives_every_seed_of_the_fuzzer", seeds)]
@@ -29,17 +30,55 @@ async fn seeds() {
         if bytes.split(|byte| *byte == b'\n').any(asks_to_end) {
             continue;
         }
-        let mut connection = world.connect().await;
-        let answers = timeout(Duration::from_secs(10), connection.throw(&bytes)).await;
-        let answers = answers.unwrap_or_else(|_| panic!("{} is not answered", path.display()));
-        for line in answers.lines() {
-            serde_json::from_str::<Response>(line)
-                .unwrap_or_else(|e| panic!("{}: {e}: {line}", path.display()));
+        // As they are, their fence is nobody's: behind the lease is only who has it.
+        for bytes in [bytes.clone(), with_fence(&bytes, present_fence(&world).await)] {
+            let mut connection = world.connect().await;
+            let answers = timeout(Duration::from_secs(10), connection.throw(&bytes)).await;
+            let answers = answers.unwrap_or_else(|_| panic!("{} is not answered", path.display()));
+            for line in answers.lines() {
+                serde_json::from_str::<Response>(line)
+                    .unwrap_or_else(|e| panic!("{}: {e}: {line}", path.display()));
+            }
         }
         count += 1;
     }
     assert!(count > 40, "only {count} seeds");
-    let hello = Request::Hello { protocol: 1, build: "test".to_owned() };
+    let hello = Request::Hello { protocol: PROTOCOL, build: "test".to_owned() };
     let answer = world.connect().await.ask(&hello).await;
     assert!(matches!(answer, Response::Hello { .. }), "{answer:?}");
+}
+
+/// Returns the fence that is in force; some seeds give the lease back, take it or stand in line.
+async fn present_fence(world: &World) -> Fence {
+    let Response::Line { state } = world.ask(Request::LockState).await else {
+        panic!("no state of the lock")
+    };
+    if let Some(holder) = state.holder {
+        return holder.fence;
+    }
+    for waiter in state.line {
+        world.ask(Request::LeaveLine { lock: waiter.request }).await;
+    }
+    match world.ask(Request::Lock { lock: lock_request("test", std::process::id()) }).await {
+        Response::Locked { holder } => holder.fence,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Puts a fence in the place of those that a seed names.
+fn with_fence(seed: &[u8], fence: Fence) -> Vec<u8> {
+    const NAME: &[u8] = b"\"fence\":";
+    let mut changed = Vec::new();
+    let mut rest = seed;
+    while let Some(at) = rest.windows(NAME.len()).position(|window| window == NAME) {
+        let (before, behind) = rest.split_at(at + NAME.len());
+        changed.extend_from_slice(before);
+        let digits = behind.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        if digits > 0 {
+            changed.extend_from_slice(fence.0.to_string().as_bytes());
+        }
+        rest = &behind[digits..];
+    }
+    changed.extend_from_slice(rest);
+    changed
 }

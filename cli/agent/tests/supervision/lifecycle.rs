@@ -145,11 +145,21 @@ async fn power_loss() {
     let name = world.replicas().await[0].replica.name.clone();
     let (shim, _) = world.processes(&name);
     let relay = processes(&world.layout.relay()).0;
+    let renew = || Request::Renew { fence: world.fence, run: None };
+    assert_eq!(world.ask(renew()).await, Response::Done);
+    let lease = std::fs::read(world.layout.lease()).unwrap();
     world.kill_agent().await;
     for shim in [shim, relay] {
         kill(shim, "-KILL");
         until("the shim has ended", async || (!shim.is_alive()).then_some(())).await;
     }
+    // The lease is not among what may be lost, a renewal of it neither: a fence would be given twice. An agent that
+    // finds it torn all the same does not start.
+    std::fs::write(world.layout.lease(), "").unwrap();
+    let refused = world.agent_command().output().await.unwrap();
+    let reason = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && reason.contains("lease.json"), "{reason}");
+    std::fs::write(world.layout.lease(), lease).unwrap();
     // Renamed and not synced: after a loss of power such a file may be there and empty.
     for folder in [world.layout.replicas().join(&name), world.layout.relay()] {
         for file in ["replica.json", "status.json", "exit.json"] {
@@ -159,6 +169,12 @@ async fn power_loss() {
     world.start_agent().await;
     world.current("api", 1).await;
     assert_eq!(get(spec.port.unwrap()).await.unwrap(), "1");
+    assert_eq!(world.ask(Request::Renew { fence: world.fence, run: None }).await, Response::Done);
+    assert_eq!(world.ask(Request::Unlock { fence: world.fence }).await, Response::Done);
+    match world.ask(Request::Lock { lock: lock_request("next", std::process::id()) }).await {
+        Response::Locked { holder } => assert!(holder.fence > world.fence, "a fence is given once"),
+        other => panic!("{other:?}"),
+    }
 }
 
 async fn unwritten() {
@@ -304,9 +320,14 @@ async fn shutdown() {
     world.run(&spec, 2).await;
     let running: Vec<_> = world.replicas().await.iter().map(|v| world.processes(&v.replica.name)).collect();
     let (relay_shim, _) = processes(&world.layout.relay());
+    let stop = async |fence| world.ask(Request::Shutdown { stop_replicas: true, fence }).await;
+    for (fence, refused) in [(None, ErrorKind::Invalid), (Some(Fence(99)), ErrorKind::LeaseLost)] {
+        let answer = stop(fence).await;
+        assert!(matches!(answer, Response::Refused { kind, .. } if kind == refused), "{answer:?}");
+    }
+    assert!(running.iter().all(|(shim, program)| shim.is_alive() && program.is_alive()));
     // Whoever asks gets an answer, not only the last one.
-    let stop = async || world.ask(Request::Shutdown { stop_replicas: true, fence: None }).await;
-    let answers = tokio::join!(stop(), stop());
+    let answers = tokio::join!(stop(Some(world.fence)), stop(Some(world.fence)));
     assert!(matches!(answers, (Response::Done, Response::Done)), "{answers:?}");
     for (shim, program) in running {
         assert!(!shim.is_alive() && !program.is_alive());

@@ -18,7 +18,8 @@ pub enum Request {
         /// The client's build, to tell an agent of another build.
         build: String,
     },
-    /// Make a workload run as described. The same spec and count again change nothing.
+    /// Make a workload run as described. The same spec and count again change nothing, unless replicas
+    /// of it fail: then they are tried again.
     Put {
         /// The writer's lease.
         fence: Fence,
@@ -130,7 +131,7 @@ pub enum Request {
     Shutdown {
         /// Stop every replica and the relay too.
         stop_replicas: bool,
-        /// The lease of whoever stops the replicas; it ends with them.
+        /// The lease of whoever stops the replicas, who needs it; it ends with them.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         fence: Option<Fence>,
     },

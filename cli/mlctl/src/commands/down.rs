@@ -55,7 +55,10 @@ async fn down(args: &DownArgs, conduct: &Conduct<'_>) -> Result<ExitStatus, Comm
     // The supervisor ends under the lock too: the next run must not lose it in the middle of its work.
     let rest = async |lease: Option<&dyn Lease>| {
         let Some(local) = &session.target.local else { return Ok(()) };
-        local.stop(lease.map(Lease::fence)).await?;
+        // Without an agent nothing runs. One that a deploy has started since is not ours to end.
+        if let Some(lease) = lease {
+            local.stop(lease.fence()).await?;
+        }
         if args.purge {
             local.purge().await?;
             printer

@@ -27,6 +27,8 @@ const AGENT_WAIT: Duration = Duration::from_secs(10);
 const STOP_WAIT: Duration = Duration::from_secs(120);
 /// How long a client that listens waits for somebody else to bring an agent back.
 const REJOIN_WAIT: Duration = Duration::from_secs(1);
+/// How long a lock may be in the way that somebody only looks at.
+const LOOKED_AT: Duration = Duration::from_millis(200);
 /// Between two looks at a socket that should appear or go.
 const LOOK: Duration = Duration::from_millis(20);
 /// The longest answer: all workloads or events of a machine are far below.
@@ -177,11 +179,12 @@ impl Client {
     }
 
     /// Ends the agent, with its replicas and the relay.
-    pub(crate) async fn stop(&self, operation: &'static str, fence: Option<Fence>) -> Result<()> {
+    pub(crate) async fn stop(&self, operation: &'static str, fence: Fence) -> Result<()> {
         let pid = self.converse(operation).await?.agent.pid;
-        self.ending.store(fence.is_some(), Ordering::Relaxed);
+        self.ending.store(true, Ordering::Relaxed);
         let ended = async {
-            self.ask(operation, "the agent", Request::Shutdown { stop_replicas: true, fence }).await?;
+            self.ask(operation, "the agent", Request::Shutdown { stop_replicas: true, fence: Some(fence) })
+                .await?;
             self.gone(operation, pid).await
         };
         ended.await.inspect_err(|_| self.ending.store(false, Ordering::Relaxed))
@@ -256,15 +259,20 @@ impl Client {
     }
 
     /// Keeps every agent out of the folder for as long as the returned file lives.
-    pub(crate) fn keep_out(&self, operation: &'static str) -> Result<std::fs::File> {
+    pub(crate) async fn keep_out(&self, operation: &'static str) -> Result<std::fs::File> {
         let path = self.layout.agent_lock();
         let lock =
             std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
         let lock = lock.map_err(files::failed(operation, &path))?;
-        lock.try_lock().map_err(|_| {
-            let reason = "another agent has just started there: somebody else is at work";
-            OrchestratorError::new(ErrorKind::Conflict, operation, path.display().to_string(), reason)
-        })?;
+        let deadline = Instant::now() + LOOKED_AT;
+        while lock.try_lock().is_err() {
+            if Instant::now() >= deadline {
+                let reason = "another agent has just started there: somebody else is at work";
+                let subject = path.display().to_string();
+                return Err(OrchestratorError::new(ErrorKind::Conflict, operation, subject, reason));
+            }
+            sleep(LOOK).await;
+        }
         Ok(lock)
     }
 

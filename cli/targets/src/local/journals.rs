@@ -115,12 +115,13 @@ fn append(file: &mut File, line: &str) -> std::io::Result<()> {
 /// the middle of a write, writes where nobody reads.
 fn take_over(path: &Path) -> std::io::Result<()> {
     let fresh = path.with_extension(format!("{}.tmp", std::process::id()));
-    match std::fs::copy(path, &fresh) {
+    let put = match std::fs::copy(path, &fresh) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        copied => copied?,
+        copied => copied.and_then(|_| files::sync(&fresh)).and_then(|()| std::fs::rename(&fresh, path)),
     };
-    files::sync(&fresh)?;
-    std::fs::rename(&fresh, path)?;
+    put.inspect_err(|_| {
+        let _ = std::fs::remove_file(&fresh);
+    })?;
     path.parent().map_or(Ok(()), files::sync)
 }
 

@@ -9,8 +9,8 @@ use libtest_mimic::Trial;
 use mlctl_core::item::{Desired, ItemId, ItemKind};
 use mlctl_core::overrides::{Override, OverrideKind};
 use mlctl_core::ports::{
-    Artifact, Builder as _, ErrorKind, Fence, Inspector as _, LockRequest, LogQuery, Orchestrator as _,
-    OverrideStore, ProbeRequest, ReleaseInput, ReleaseStore, RunMirror, Through, Write,
+    Artifact, Builder as _, ErrorKind, Fence, Inspector as _, LockLine as _, LockRequest, LogQuery,
+    Orchestrator as _, OverrideStore, ProbeRequest, ReleaseInput, ReleaseStore, RunMirror, Through, Write,
 };
 use mlctl_core::release::{Operator, Release, ReleaseState};
 use mlctl_core::secret::Secret;
@@ -31,6 +31,7 @@ pub fn trials() -> Vec<Trial> {
         trial("a_folder_that_an_ending_agent_still_holds_is_waited_for", held),
         trial("reading_an_empty_target_starts_nothing", reading),
         trial("journals_are_mirrored", journals),
+        trial("a_purge_takes_nothing_from_an_agent_and_leaves_nothing", purged),
         trial("a_number_is_given_once_although_a_kill_cut_its_release_off", numbers),
     ]
 }
@@ -103,12 +104,30 @@ impl Drop for World {
         let settings = self.settings("test");
         let stopped = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(mlctl_targets::local::stop(&settings))
+            runtime.block_on(stop(settings))
         });
         if let Err(error) = stopped.join().unwrap() {
             assert!(std::thread::panicking(), "{error}");
         }
     }
+}
+
+/// Ends the agent with its replicas, whoever has the lease or waits for it.
+async fn stop(settings: LocalSettings) -> mlctl_core::ports::Result<()> {
+    let local = connect(settings).await?;
+    if !local.is_running().await {
+        return Ok(());
+    }
+    let state = local.lock_state().await?;
+    for waiter in &state.line {
+        local.leave_line(&waiter.request).await?;
+    }
+    let request = lock_request();
+    if let Some(holder) = &state.holder {
+        local.break_lock(holder.fence, &request.operator, true).await?;
+    }
+    let lease = local.lock(&request).await?;
+    local.stop(lease.fence()).await
 }
 
 fn lock_request() -> LockRequest {
@@ -338,8 +357,7 @@ async fn reading() {
     assert!(local.events(None).await.unwrap().is_empty());
     assert!(local.replicas(None).await.unwrap().is_empty());
     assert_eq!(OverrideStore::list(&local).await.unwrap(), []);
-    local.stop(None).await.unwrap();
-    assert!(!world.state().exists());
+    assert!(!local.is_running().await && !world.state().exists());
     let item = ItemId::new(ItemKind::Store, "db");
     let error = local.apply(&Write::Scale { id: item, replicas: 1 }, Fence(1)).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unsupported);
@@ -399,6 +417,33 @@ async fn numbers() {
     let runs: Vec<String> =
         ReleaseStore::list(&local).await.unwrap().into_iter().map(|release| release.run).collect();
     assert_eq!(runs, ["run-1", "run-2", "run-3"]);
+    local.stop(lease.fence()).await.unwrap();
     lease.release().await.unwrap();
-    local.stop(None).await.unwrap();
+    assert!(!local.is_running().await);
+}
+
+async fn purged() {
+    let world = World::new();
+    let local = world.connect().await;
+    let lease = local.lock(&lock_request()).await.unwrap();
+    let conflict = local.purge().await.unwrap_err();
+    assert_eq!(conflict.kind, ErrorKind::Conflict, "an agent is at work there: {conflict}");
+    local.stop(lease.fence()).await.unwrap();
+    // What a purge has left that was killed, and one who only looks at the lock.
+    let left = world.state().with_file_name("state.removed-1");
+    std::fs::create_dir(&left).unwrap();
+    let looking = std::fs::File::open(world.state().join("agent.lock")).unwrap();
+    looking.lock().unwrap();
+    let looked = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        drop(looking);
+    };
+    let (removed, ()) = tokio::join!(local.purge(), looked);
+    removed.unwrap();
+    let names: Vec<_> = std::fs::read_dir(world.folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("state"))
+        .collect();
+    assert_eq!(names, Vec::<String>::new());
 }

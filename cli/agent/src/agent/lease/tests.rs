@@ -127,6 +127,9 @@ fn the_first_who_waits_is_the_first_who_gets_it() {
     assert_eq!(tickets, [2]);
     book.release(bob);
     assert!(fence(book.stand_in_line(&request("eve"), at(6), living)) > bob);
+    // An answer that came late is worth a whole lease.
+    fence(book.stand_in_line(&request("eve"), at(20), living));
+    assert!(book.state(at(34), living).held().is_some());
 }
 
 #[test]
