@@ -93,8 +93,8 @@ if [[ $length != e2e-local ]]; then
 		fire+=(--skip a_lost_home_and_another_host --skip died_elsewhere --skip environment:: --skip broken::starved)
 	fi
 	if [[ $length == short ]]; then
-		echo "not in make test, but in make test-full: broken:: and environment:: of --test fire, and full lengths"
-		stage "under fire, short" "${root[@]}" "${fire[@]}" codes:: crash:: kills:: locks:: records:: verdicts::
+		echo "not in make test, but in make test-full: broken, environment, kills, locks and verdicts of --test fire"
+		stage "under fire, short" "${root[@]}" "${fire[@]}" codes:: crash:: records::
 	else
 		stage "under fire" "${root[@]}" "${fire[@]}"
 	fi

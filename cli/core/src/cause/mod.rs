@@ -1,6 +1,6 @@
 //! Causes: a closed table of why a workload is not current yet, and when each of them means that waiting cannot help.
 //!
-//! A target maps what it sees (an exit, an event, a task's message) to [`Facts`]; [`judge`] is the only place that
+//! A target maps what it sees (an exit, an event, a task's message) to [`Facts`]; [`judge()`] is the only place that
 //! turns them into a verdict, so that a crash loop is the same thing on every target. One crash may be chance and one
 //! failed pull a busy registry: what may pass by itself is given the patience that its row says, and no more.
 //!
