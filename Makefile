@@ -5,8 +5,8 @@ SHELL := bash
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help check lint test test-full e2e-local e2e-services e2e-kubernetes e2e-swarm stores bench bench-load \
-	bench-dash soak docs schema schema-check dist requirements clean-local
+.PHONY: help check lint test test-full e2e-local e2e-fire e2e-services e2e-kubernetes e2e-swarm stores bench bench-load \
+	bench-dash soak fuzz docs schema schema-check dist requirements clean-local
 
 help: ## List what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -28,6 +28,20 @@ test-full: requirements ## Every suite, at full length
 e2e-local: ## The end-to-end suite of the embedded target
 	bash tests/run.sh e2e-local
 
+e2e-fire: requirements ## The embedded target killed, raced and starved, at full length
+	bash tests/run.sh e2e-fire
+
+soak: requirements ## Random kills and rollouts for MLCTL_SOAK_MINUTES (10)
+	MLCTL_TEST_LENGTH=full MLCTL_SOAK_MINUTES=$${MLCTL_SOAK_MINUTES:-10} \
+		$(CARGO) test -p mlctl-tests --test fire -- kills::soak --test-threads=1 --show-output
+
+fuzz: requirements ## Each fuzz target for SECONDS_EACH (60)
+	bash fuzz/run.sh $${SECONDS_EACH:-60}
+
+bench: ## `mlctl version` against `true`, as a ratio of one run
+	$(CARGO) build --release --quiet -p mlctl
+	$(CARGO) run --release --quiet -p mlctl-tests --bin bench-version -- target/release/mlctl
+
 docs: ## Build the documentation, broken links are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items -q
 
@@ -45,5 +59,5 @@ clean-local: ## Stop and remove what the embedded target runs here
 	$(CARGO) run -q --release -- down --purge --yes
 
 # Suites that later work brings. Each says so and fails, so that nothing skipped looks green.
-e2e-services e2e-kubernetes e2e-swarm stores bench bench-load bench-dash soak:
+e2e-services e2e-kubernetes e2e-swarm stores bench-load bench-dash:
 	@echo "make $@: not part of this version of mlctl; CHANGELOG.md says what is" >&2; exit 40

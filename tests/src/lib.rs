@@ -10,18 +10,22 @@
 mod binaries;
 mod finished;
 mod http;
+mod knobs;
 mod load;
 mod ports;
 mod processes;
 mod sandbox;
+mod seal;
 
 pub use binaries::{mlctl, repository};
 pub use finished::Finished;
 pub use http::{Answer, ask, get, send};
+pub use knobs::{BACK, FRONT, assert_settled, at_full_length, item};
 pub use load::{Load, Tally};
 pub use ports::free_ports;
 pub use processes::{Process, kill, of_folder};
 pub use sandbox::{Running, Sandbox, eventually};
+pub use seal::{Seal, begin, documented_codes, end, pause, through};
 
 /// Prints a line that can be told from the output of the tests themselves.
 pub fn note(text: &str) {

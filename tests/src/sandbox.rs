@@ -205,8 +205,13 @@ impl Sandbox {
         self.extra.push((name.to_owned(), value.to_owned()));
     }
 
-    fn command(&self, args: &[&str]) -> std::process::Command {
-        let mut command = std::process::Command::new(mlctl());
+    pub(crate) fn command(&self, args: &[&str]) -> std::process::Command {
+        self.sealed(&mlctl(), args)
+    }
+
+    /// Returns a command that sees nothing but the sandbox.
+    fn sealed(&self, program: &Path, args: &[&str]) -> std::process::Command {
+        let mut command = std::process::Command::new(program);
         command.current_dir(self.system_folder()).args(args).env_clear();
         let folder = |name: &str| self.root().join(name);
         command.env("HOME", folder("home")).env("MLCTL_STATE", folder("state"));
@@ -233,8 +238,34 @@ impl Sandbox {
     /// Starts `mlctl ARGS`.
     #[must_use]
     pub fn start(&self, args: &[&str]) -> Running {
-        let child = Command::from(self.command(args)).kill_on_drop(true).spawn().unwrap();
-        Running { line: format!("mlctl {}", args.join(" ")), child, began: Instant::now() }
+        Running::of(format!("mlctl {}", args.join(" ")), self.command(args))
+    }
+
+    /// Starts `mlctl ARGS` on a host of another name: a UTS namespace of its own, which only root may make.
+    #[must_use]
+    pub fn start_on(&self, host: &str, args: &[&str]) -> Running {
+        let mlctl = mlctl();
+        let rename = "echo \"$0\" > /proc/sys/kernel/hostname && exec \"$@\"";
+        let words = ["--uts", "--", "sh", "-c", rename, host, mlctl.to_str().unwrap()];
+        let command = self.sealed(Path::new("unshare"), &[&words[..], args].concat());
+        Running::of(format!("{host}: mlctl {}", args.join(" ")), command)
+    }
+
+    /// Starts `PROGRAM... mlctl ARGS`: a program that becomes mlctl, such as `env` or `unshare`.
+    #[must_use]
+    pub fn start_by(&self, program: &[&str], args: &[&str]) -> Running {
+        let command = self.command(args);
+        let mut wrapped = std::process::Command::new(program[0]);
+        wrapped.args(&program[1..]).arg(command.get_program()).args(command.get_args());
+        wrapped.current_dir(self.system_folder()).env_clear();
+        wrapped.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        wrapped.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = Command::from(wrapped).kill_on_drop(true).spawn().unwrap();
+        Running {
+            line: format!("{} mlctl {}", program.join(" "), args.join(" ")),
+            child,
+            began: Instant::now(),
+        }
     }
 
     /// Runs `mlctl ARGS` to its end.
@@ -300,6 +331,11 @@ impl Drop for Sandbox {
 }
 
 impl Running {
+    fn of(line: String, command: std::process::Command) -> Self {
+        let child = Command::from(command).kill_on_drop(true).spawn().unwrap();
+        Self { line, child, began: Instant::now() }
+    }
+
     /// Returns the process's id.
     #[must_use]
     pub fn pid(&self) -> i32 {

@@ -48,6 +48,20 @@ pub enum AgentError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The machine gives less than is needed.
+    #[error(
+        "the agent cannot start: this user may have {has} {what}, and {needs} are needed; raise the limit ({how}) of the shell that starts mlctl"
+    )]
+    Limit {
+        /// Of what.
+        what: &'static str,
+        /// How many it may have.
+        has: u64,
+        /// How many it needs.
+        needs: u64,
+        /// How to raise it.
+        how: &'static str,
+    },
     /// The relay did not do what it was asked.
     #[error("relay: cannot {operation}: {reason}")]
     Relay {

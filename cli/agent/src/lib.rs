@@ -4,7 +4,7 @@
 //!
 //! - [`agent`]: one per state folder. Takes requests over a Unix socket, drives rolling updates, probes replicas.
 //! - [`shim`]: one per replica. Holds its log, wait status, limits and stop signal, so that the agent may die and
-//!   lose nothing. When the shim dies, its replica dies with it.
+//!   lose nothing. When the shim dies, its replica dies with it, and what its program started in the shim's session.
 //! - [`shim_exec`]: between shim and program for a moment; sets what only a process can set for itself, then
 //!   becomes the program.
 //! - [`relay`]: under a shim of its own. Owns every listening address and passes connections on to ready replicas;
@@ -16,7 +16,7 @@
 pub mod agent;
 mod disk;
 mod error;
-mod line;
+mod listener;
 mod process;
 mod record;
 pub mod relay;

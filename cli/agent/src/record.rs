@@ -1,14 +1,16 @@
 //! What the processes of the local target leave for each other in the state folder.
 
 use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 
 use jiff::Timestamp;
 use mlctl_core::item::Digest;
 use mlctl_core::local_protocol::{EnvSource, Limits, WorkloadSpec};
 use serde::{Deserialize, Serialize};
 
-use crate::process::Process;
+use crate::process::{Process, boot};
 
 /// Files in a replica's folder.
 #[derive(Debug, Clone)]
@@ -23,7 +25,7 @@ impl ReplicaFolder {
     pub(crate) fn shim_spec(&self) -> PathBuf {
         self.0.join("shim.json")
     }
-    /// Held by the shim for as long as it lives.
+    /// Held by the shim for as long as it lives; names it ([`Process`]).
     pub(crate) fn shim_lock(&self) -> PathBuf {
         self.0.join("shim.lock")
     }
@@ -72,6 +74,21 @@ pub(crate) struct ShimSpec {
     pub(crate) grace_ms: u64,
     /// The listening socket to pass as descriptor 3.
     pub(crate) passed: Option<PassedSocket>,
+    /// The ports that were filled in.
+    #[serde(default)]
+    pub(crate) ports: Ports,
+    /// Whether the shim itself starts the program again whenever it ends unasked.
+    #[serde(default)]
+    pub(crate) restart: bool,
+}
+
+/// The ports of one run of a replica.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ports {
+    /// Its own.
+    pub(crate) own: Option<u16>,
+    /// That of its metrics.
+    pub(crate) metrics: Option<u16>,
 }
 
 /// Where to fetch a listening socket.
@@ -81,6 +98,9 @@ pub(crate) struct PassedSocket {
     pub(crate) relay: PathBuf,
     /// The service it belongs to.
     pub(crate) service: String,
+    /// The port it is bound to.
+    #[serde(default)]
+    pub(crate) port: u16,
 }
 
 /// A replica that runs.
@@ -95,6 +115,24 @@ pub(crate) struct ShimStatus {
     /// What of its limits is not enforced by the kernel, in words; none when all is.
     #[serde(default)]
     pub(crate) approximate: Option<String>,
+    /// The ports it was told: an agent that died while starting it may have chosen others for the next try.
+    #[serde(default)]
+    pub(crate) ports: Option<Ports>,
+    /// The boot of the machine that all this is about.
+    #[serde(default)]
+    pub(crate) boot: Option<String>,
+}
+
+impl ShimStatus {
+    /// Says whether the shim is the one that wrote this: neither pid nor start time mean anything in another boot.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.is_of_this_boot() && self.shim.is_alive()
+    }
+
+    /// Says whether its processes are of this boot of the machine.
+    pub(crate) fn is_of_this_boot(&self) -> bool {
+        self.boot.as_deref().is_none_or(|known| known == boot())
+    }
 }
 
 /// How a run of a replica ended.
@@ -112,25 +150,58 @@ pub(crate) struct ExitRecord {
     pub(crate) at: Timestamp,
     /// How long it ran, in milliseconds.
     pub(crate) ran_ms: u64,
+    /// Processes that outlived it and were ended.
+    #[serde(default)]
+    pub(crate) left: u32,
+    /// What people should know besides.
+    #[serde(default)]
+    pub(crate) note: Option<String>,
+    /// Why the agent ended it, when it did.
+    #[serde(default)]
+    pub(crate) sick: Option<String>,
 }
 
 impl ExitRecord {
-    /// Returns how people read it: `exit code 3`, `signal 9 (SIGKILL)`, `killed for its memory`.
+    /// Returns the record of a run that could not be begun.
+    pub(crate) fn not_started(reason: String) -> Self {
+        Self { exec_error: Some(reason), ..Self::unrecorded(None) }
+    }
+
+    /// Returns what there is to say of a run whose shim has left no word: how its program ended, when that can still
+    /// be seen.
+    pub(crate) fn unrecorded(program: Option<ExitStatus>) -> Self {
+        Self {
+            code: program.and_then(|status| status.code()),
+            signal: program.and_then(|status| status.signal()),
+            oom: false,
+            exec_error: None,
+            at: Timestamp::now(),
+            ran_ms: 0,
+            left: 0,
+            note: None,
+            sick: None,
+        }
+    }
+
+    /// Returns how people read it: `exit code 3`, `signal 9 (SIGKILL)`, `killed for its memory`; with the note behind
+    /// it in parentheses.
     pub(crate) fn words(&self) -> String {
         if let Some(reason) = &self.exec_error {
             return reason.clone();
         }
+        let note = self.note.as_ref().map(|note| format!(" ({note})")).unwrap_or_default();
         if self.oom {
-            return "killed for its memory".to_owned();
+            return format!("killed for its memory{note}");
         }
-        match (self.code, self.signal) {
+        let end = match (self.code, self.signal) {
             (Some(code), _) => format!("exit code {code}"),
             (None, Some(signal)) => match nix::sys::signal::Signal::try_from(signal) {
                 Ok(name) => format!("signal {signal} ({name})"),
                 Err(_) => format!("signal {signal}"),
             },
             (None, None) => "unknown end (its shim died)".to_owned(),
-        }
+        };
+        end + &note
     }
 }
 
@@ -174,7 +245,7 @@ pub(crate) struct ReplicaRecord {
     /// How its last run ended.
     #[serde(default)]
     pub(crate) last_exit: Option<ExitRecord>,
-    /// Why the agent ended its last run, when it did.
+    /// Why the agent ends its present run, when it does.
     #[serde(default)]
     pub(crate) sick: Option<String>,
     /// True from the end of a run until the replica is available again.
@@ -221,5 +292,27 @@ impl WorkloadRecord {
         }
         let value = serde_json::to_value(&spec).unwrap_or_default();
         Revision { digest: Digest::of_json(&value), restart: self.restart.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_of_another_boot_or_of_a_reused_pid_is_of_nobody_alive() {
+        let own = Process::own();
+        let status = |shim: Process, known: Option<&str>| ShimStatus {
+            shim,
+            program: shim,
+            started_at: Timestamp::UNIX_EPOCH,
+            approximate: None,
+            ports: None,
+            boot: known.map(ToOwned::to_owned),
+        };
+        assert!(status(own, Some(boot())).is_alive());
+        assert!(status(own, None).is_alive(), "an older shim does not tell its boot");
+        assert!(!status(own, Some("another boot")).is_alive());
+        assert!(!status(Process { start: own.start + 1, ..own }, Some(boot())).is_alive());
     }
 }

@@ -21,7 +21,8 @@ pub fn dispatch(args: &[OsString]) -> Option<Result<(), AgentError>> {
             })
         }),
         "shim" => Options::read("shim", rest).and_then(|mut o| shim::run(&o.folder("--folder")?)),
-        "relay" => Options::read("relay", rest).and_then(|mut o| relay::run(&o.folder("--socket")?)),
+        "relay" => Options::read("relay", rest)
+            .and_then(|mut o| relay::run(&o.folder("--socket")?, &o.folder("--table")?)),
         "shim-exec" => shim_exec::run(rest),
         _ => return None,
     };

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gate::GateResult;
 use crate::item::ItemId;
+use crate::ports::LoadReport;
 use crate::release::Operator;
 use crate::status::{Cause, Status};
 
@@ -122,6 +123,15 @@ pub enum EventKind {
         #[serde(flatten)]
         result: GateResult,
     },
+    /// A load run ended.
+    Load {
+        /// The phase.
+        phase: String,
+        /// The step.
+        step: String,
+        /// What it showed, by endpoint too.
+        report: Box<LoadReport>,
+    },
     /// A step is tried again.
     Retry {
         /// The phase.
@@ -148,10 +158,19 @@ pub enum EventKind {
         step: String,
         /// The item it is about.
         item: ItemId,
-        /// What it is: `log`, `exit`, `probe`, `event`, `replica`.
+        /// Whether the failure names the item; a KPI names nobody, and everybody is looked at.
+        #[serde(default = "yes")]
+        named: bool,
+        /// What it is: `failure`, `status`, `replica`, `log`, `previous_log`, `event`, `probe`, `gate`, `plan`.
         what: String,
-        /// The lines, oldest first.
+        /// The lines, oldest first, with secrets starred.
         lines: Vec<String>,
+        /// What was left out to bound it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cut: Option<String>,
+        /// The file that keeps it beside the run; none where it could not be written.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        file: Option<String>,
     },
     /// A step ended.
     StepFinished {
@@ -190,6 +209,11 @@ pub enum EventKind {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         serving: Vec<Serving>,
     },
+}
+
+/// Evidence told by an earlier version was about what the failure named.
+const fn yes() -> bool {
+    true
 }
 
 /// An item and what it runs at the end of a run.

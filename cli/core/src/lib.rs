@@ -5,12 +5,13 @@
 //! [`ports`] say what the world must offer. Modules in reading order:
 //!
 //! 1. [`system`] and [`playbook`]: the two files a person writes, checked with line numbers ([`yaml`]).
-//! 2. [`item`], [`release`], [`snapshot`], [`status`]: what should run and what runs.
+//! 2. [`item`], [`release`], [`snapshot`], [`status`], [`cause`]: what should run, what runs, and why not yet.
 //! 3. [`plan`]: the pure planner from those to an immutable plan; [`steps`] says what each step does.
 //! 4. [`gate`], [`metrics`]: verdicts over probes, samples and load results.
 //! 5. [`run`]: the engine, its journal, retries and cancellation; [`event`] is what it tells.
 //! 6. [`ports`]: the seams; [`sim`] plays all of them from a script, [`contract`] holds fakes and targets to one behaviour.
 
+pub mod cause;
 pub mod clock;
 #[cfg(feature = "sim")]
 pub mod contract;
@@ -18,6 +19,7 @@ pub mod event;
 pub mod gate;
 pub mod item;
 pub mod local_protocol;
+pub mod mask;
 pub mod metrics;
 pub mod overrides;
 pub mod plan;

@@ -55,4 +55,10 @@ impl Override {
     pub fn in_force(&self, now: jiff::Timestamp) -> bool {
         self.until.is_none_or(|until| now < until)
     }
+
+    /// Says whether it keeps users out at that time.
+    #[must_use]
+    pub fn is_maintenance(&self, now: jiff::Timestamp) -> bool {
+        matches!(self.kind, OverrideKind::Maintenance { .. }) && self.in_force(now)
+    }
 }

@@ -40,7 +40,7 @@ impl Status {
 /// Why an item is not current yet. Codes are stable: scripts and playbooks match on them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cause {
-    /// A stable word: `crash_loop`, `not_ready`, `starting`, `port_taken`, `artifact_missing`, ...
+    /// A stable word, of [`crate::cause::CauseCode`].
     pub code: String,
     /// True when waiting cannot help.
     pub terminal: bool,

@@ -3,7 +3,6 @@
 #![cfg(feature = "sim")]
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -162,14 +161,13 @@ async fn windows_and_scripted_errors_refuse() {
 #[test]
 fn a_wrong_script_is_refused_with_the_place() {
     for (script, told) in [
-        ("pace = {strat = '1s'}", "unknown field `strat`"),
+        ("pace = {strat = '1s'}", ":1:9: unknown key `strat`"),
         ("pace = {start = '1 parsec'}", "a duration such as 500ms"),
-        ("[[error]]\nitem = 'api'", "missing field `port`"),
+        ("[[error]]\nitem = 'api'", ":1:1: the key `port` is missing"),
         ("[[fault]]\ncrash =", "string values must be quoted"),
     ] {
         let error = Sim::from_toml(script).unwrap_err();
         assert!(error.to_string().contains(told), "{script}: {error}");
-        assert!(error.source().is_some());
     }
     assert!(matches!(Sim::restore("", "{}"), Err(ScriptError::World(_))));
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mlctl_core::gate::GateResult;
-use mlctl_core::ports::{LoadError, LoadReport, LoadRequest, LoadRunner, LoadTick};
+use mlctl_core::ports::{LoadError, LoadFault, LoadReport, LoadRequest, LoadRunner, LoadTick};
 use mlctl_core::run::CancelToken;
 use parking_lot::Mutex;
 use rand::SeedableRng as _;
@@ -113,37 +113,42 @@ impl LoadRunner for HttpLoadRunner {
         tick: &(dyn Fn(LoadTick) + Send + Sync),
         cancel: &CancelToken,
     ) -> Result<LoadReport, LoadError> {
-        let failed = |reason: String| LoadError { base: request.base.clone(), reason };
+        let failed = |fault, reason: String| LoadError { base: request.base.clone(), fault, reason };
+        let unfit = |reason: String| failed(LoadFault::Profile, reason);
         let profile = &request.profile;
         // All that can be known to be wrong is found before anything is sent.
-        let script = Script::compile(profile).map_err(|e| failed(e.to_string()))?;
+        let script = Script::compile(profile).map_err(|e| unfit(e.to_string()))?;
         if profile.mix.is_empty() {
-            return Err(failed("its mix is empty".to_owned()));
+            return Err(unfit("its mix is empty".to_owned()));
         }
         if let Some(name) = script.secrets().find(|name| !request.secrets.contains_key(*name)) {
-            return Err(failed(format!("it uses the secret `{name}`, and the target has none of that name")));
+            return Err(unfit(format!("it uses the secret `{name}`, and the target has none of that name")));
         }
+        let client = |reason: String| failed(LoadFault::Client, reason);
         let origin =
-            Origin::resolve(&request.base, &self.allowed_hosts).await.map_err(|e| failed(e.to_string()))?;
+            Origin::resolve(&request.base, &self.allowed_hosts).await.map_err(|e| client(e.to_string()))?;
         let recorder = Recorder::new(script.mix.len(), limits(&profile.thresholds))
-            .map_err(|e| failed(format!("no memory for its histograms ({e})")))?;
+            .map_err(|e| client(format!("no memory for its histograms ({e})")))?;
         let recorder = Arc::new(Mutex::new(recorder));
 
         let values = Values { variables: BTreeMap::new(), secrets: request.secrets.clone() };
         let random = StdRng::seed_from_u64(request.seed);
         let mut session = Session::new(&origin, profile.timeout.get(), values, random);
         let ended = match session.setup(&script.setup, cancel).await {
-            Ok(true) => self.load(request, &script, &session, Arc::clone(&recorder), tick, cancel).await,
+            Ok(true) => {
+                let load = self.load(request, &script, &session, Arc::clone(&recorder), tick, cancel);
+                load.await.map_err(|reason| (LoadFault::Profile, reason))
+            }
             Ok(false) => Ok(Ended { interrupted: true, measured: Duration::ZERO }),
-            Err(error) => Err(format!("setup {error}")),
+            Err(error) => Err((error.fault(), format!("setup {error}"))),
         };
         // Whatever came of it: what the setup made is removed.
         let left = session.teardown(&script.teardown).await;
         match ended {
             Ok(ended) => Ok(report(request, &recorder.lock(), &ended, left)),
-            Err(reason) => {
+            Err((fault, reason)) => {
                 let left = left.iter().map(|result| format!("; teardown {}", result.got)).collect::<String>();
-                Err(failed(format!("{reason}{left}")))
+                Err(failed(fault, format!("{reason}{left}")))
             }
         }
     }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use mlctl_core::gate::{GateResult, Verdict};
+use mlctl_core::mask::Mask;
+use mlctl_core::ports::LoadFault;
 use mlctl_core::run::{CancelLevel, CancelToken};
 use rand::rngs::StdRng;
 use tokio::time::timeout;
@@ -33,7 +35,18 @@ pub(crate) enum SessionError {
     #[error(
         "request `{request}` ({title}) is to save `{variable}`, but its answer has no text or number at `{pointer}`"
     )]
-    Save { request: String, title: String, variable: String, pointer: String },
+    Save { request: String, title: String, status: u16, variable: String, pointer: String },
+}
+
+impl SessionError {
+    /// Says whose it is.
+    pub(crate) const fn fault(&self) -> LoadFault {
+        match self {
+            Self::Script(_) => LoadFault::Profile,
+            Self::NoAnswer { .. } => LoadFault::NoAnswer,
+            Self::Status { status, .. } | Self::Save { status, .. } => LoadFault::Answer(*status),
+        }
+    }
 }
 
 /// Sends the requests around a load and keeps what they save.
@@ -129,6 +142,7 @@ impl<'a> Session<'a> {
             let value = pick(&body, pointer).ok_or_else(|| SessionError::Save {
                 request: name(),
                 title: title.clone(),
+                status,
                 variable: variable.clone(),
                 pointer: pointer.clone(),
             })?;
@@ -148,11 +162,12 @@ fn pick(body: &Bytes, pointer: &str) -> Option<String> {
     }
 }
 
-/// Returns the first line of an answer, harmless to a terminal and short.
+/// Returns the first line of an answer, harmless to a terminal, short, and without passwords of URLs.
 fn first_line(body: &Bytes) -> String {
     let text = String::from_utf8_lossy(body);
     let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("(no body)");
-    line.chars().filter(|c| !c.is_control()).take(SHOWN).collect()
+    let line: String = line.chars().filter(|c| !c.is_control()).take(SHOWN).collect();
+    Mask::default().text(&line)
 }
 
 #[cfg(test)]

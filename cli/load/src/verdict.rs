@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mlctl_core::gate::{GateResult, Verdict};
 use mlctl_core::steps::load::micros;
-use mlctl_core::system::units::{Comparison, Quantity, Threshold};
+use mlctl_core::system::units::{Comparison, Quantity, RatePer, Threshold};
 
 use crate::bound;
 use crate::recorder::{Limit, Recorder, Tally};
@@ -173,7 +173,20 @@ impl Evidence<'_> {
             return Finding::unclear("nothing was measured");
         }
         let (rate, offered) = (good as f64 / self.seconds, tally.count as f64 / self.seconds);
-        let got = format!("{rate:.1} good answers/s of {offered:.1}/s offered");
+        // In the threshold's own unit, so that the two can be compared by eye.
+        let per = match threshold.bound.value {
+            Quantity::Rate(rate) => rate.per(),
+            _ => RatePer::Second,
+        };
+        let shown = |per_second: f64| {
+            format!("{:.*}", usize::from(per == RatePer::Second), per_second * per.seconds())
+        };
+        let got = format!(
+            "{} good answers/{per} of {}/{per} offered",
+            shown(rate),
+            shown(offered),
+            per = per.word()
+        );
         if threshold.bound.holds(rate) {
             return Finding { verdict: Verdict::Pass, got };
         }

@@ -1,27 +1,25 @@
 //! Carries a plan out for a command: lock, journal, readers, signals, summary. Every mutation goes through here.
 
+mod line;
+
 use std::convert::Infallible;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mlctl_core::clock::SystemClock;
-use mlctl_core::event::{Event, EventSink, Fanout};
+use mlctl_core::clock::{Clock as _, SystemClock};
+use mlctl_core::event::{EventSink, Fanout};
 use mlctl_core::plan::Plan;
-use mlctl_core::ports::{ErrorKind, Lease, LockHolder, LockRequest, Orchestrator};
-use mlctl_core::run::{CancelLevel, CancelToken, Canceller, Ports, RunRequest, RunState, execute};
+use mlctl_core::ports::{ErrorKind, Lease, LockRequest};
+use mlctl_core::run::{CancelLevel, CancelToken, Canceller, Ports, RunRequest, execute};
 
 use crate::error::{CommandError, ExitStatus};
+use crate::lock::{self, Held, Kept, judged, keep};
 use crate::output::{Printer, report};
 use crate::session::Session;
 use crate::settings::Settings;
 use crate::signals::Signals;
-use crate::store::KeptRun;
-
-/// How long the lease lives without renewal.
-pub const LEASE_TTL: Duration = Duration::from_secs(15);
-/// Between two tries for a taken lock.
-const LOCK_POLL: Duration = Duration::from_millis(500);
+use crate::store::{Elsewhere, EvidenceFolder, Kept as KeptJournal, KeptRun, kept_run};
 
 /// What a command wants carried out.
 pub struct Conduct<'a> {
@@ -31,8 +29,10 @@ pub struct Conduct<'a> {
     pub settings: &'a Settings,
     /// The printer.
     pub printer: &'a Printer,
-    /// How long [`Conduct::wait_in_line`] waits for a taken lock; none = not at all.
+    /// How long to wait in line for a taken lock; none = not at all.
     wait_lock: Option<Duration>,
+    /// The lock, from the end of the line until a run takes it over.
+    held: Mutex<Option<Held>>,
     signals: Signals,
 }
 
@@ -47,7 +47,8 @@ impl<'a> Conduct<'a> {
         printer: &'a Printer,
         wait_lock: Option<Duration>,
     ) -> Result<Self, CommandError> {
-        Ok(Self { session, settings, printer, wait_lock, signals: Signals::hear()? })
+        let (held, signals) = (Mutex::default(), Signals::hear()?);
+        Ok(Self { session, settings, printer, wait_lock, held, signals })
     }
 
     /// Does what comes before a run, such as a build, a plan or a question, until somebody wants to stop.
@@ -73,28 +74,63 @@ impl<'a> Conduct<'a> {
         self.signals.unless_stopped(work).await
     }
 
-    /// Takes the lock, sees that the world is still the plan's, and carries the plan out.
+    /// Takes the lock, unless it is held already, sees that the world is still the plan's, and carries the plan out.
     ///
     /// # Errors
     /// A lock that is taken, a world that moved, a journal that cannot be opened. A run that fails is no error here:
     /// its outcome is the status.
     pub async fn carry_out(&self, plan: &Plan) -> Result<ExitStatus, CommandError> {
-        let run = ulid::Ulid::new().to_string();
+        let held = self.begin(&plan.operation).await?;
+        let result = self.planned(plan, &held, held.lease.as_ref()).await;
+        release_on_error(held.lease.as_ref(), result).await
+    }
+
+    /// Carries a plan out as [`Self::carry_out`] does, and then, when all went well, does the rest under the same lock.
+    ///
+    /// # Errors
+    /// As [`Self::carry_out`]; those of the rest.
+    pub async fn carry_out_and(
+        &self,
+        plan: &Plan,
+        rest: impl AsyncFnOnce(&dyn Lease) -> Result<(), CommandError>,
+    ) -> Result<ExitStatus, CommandError> {
+        let held = self.begin(&plan.operation).await?;
+        let lease = held.lease.as_ref();
+        let result = match self.planned(plan, &held, &Kept(lease)).await {
+            Ok(ExitStatus::Done) => self.under(lease, &plan.operation, rest).await.map(|()| ExitStatus::Done),
+            other => other,
+        };
+        // What was done is done; a lease that is not given back expires by itself.
+        let _ = lease.release().await;
+        result
+    }
+
+    /// Makes the files of a run and takes its lock.
+    async fn begin(&self, operation: &str) -> Result<Held, CommandError> {
         let runs = &self.session.runs;
+        if let Some(held) = self.take_held() {
+            let begun = runs.begin(&held.run).map(|()| ExitStatus::Done);
+            release_on_error(held.lease.as_ref(), begun).await?;
+            return Ok(held);
+        }
+        let run = self.session.next_run().await?;
         runs.begin(&run)?;
-        let lease = self.lock(&plan.operation, &run).await.inspect_err(|_| runs.forget(&run))?;
+        let lease = self.lock(operation, &run).await.inspect_err(|_| runs.forget(&run))?;
+        Ok(Held { run, lease })
+    }
+
+    async fn planned(&self, plan: &Plan, held: &Held, lease: &dyn Lease) -> Result<ExitStatus, CommandError> {
         let guarded = async {
             let now = self.session.observe().await?;
             if now.fingerprint() != plan.base {
                 return Err(CommandError::refused(
                     "the target has changed since the plan was made; nothing was done",
                 )
-                .hint("plan again: run the same command once more"));
+                .hint("plan again: the same command once more, or a new plan file by `mlctl deploy --dry-run --out FILE`"));
             }
-            self.run(&run, plan, None, lease.as_ref()).await
+            self.run(&held.run, plan, None, lease).await
         };
-        let result = guarded.await.inspect_err(|_| runs.forget(&run));
-        release_on_error(lease.as_ref(), result).await
+        guarded.await.inspect_err(|_| self.session.runs.forget(&held.run))
     }
 
     /// Carries an interrupted run on, from its mirrored journal.
@@ -103,10 +139,33 @@ impl<'a> Conduct<'a> {
     /// As [`Self::carry_out`]; the world may have moved, each step probes it anew.
     pub async fn resume(&self, kept: &KeptRun) -> Result<ExitStatus, CommandError> {
         let replay = &kept.replay;
+        self.session.runs.agrees(&replay.run, &kept.text)?;
         self.session.runs.begin(&replay.run)?;
-        let lease = self.lock(&replay.plan.operation, &replay.run).await?;
-        let result = self.run(&replay.run, &replay.plan, Some(kept), lease.as_ref()).await;
+        let lease = match self.take_held() {
+            Some(held) => {
+                let named = held.lease.belongs_to(&replay.run).await;
+                let named = named.map(|()| ExitStatus::Done).map_err(CommandError::from);
+                release_on_error(held.lease.as_ref(), named).await?;
+                held.lease
+            }
+            None => {
+                let lease = self.lock(&replay.plan.operation, &replay.run).await;
+                lease.inspect_err(|_| self.session.runs.forget(&replay.run))?
+            }
+        };
+        let result = self.carry_on(kept, lease.as_ref()).await;
         release_on_error(lease.as_ref(), result).await
+    }
+
+    /// Carries a run on, if nobody did so between the look at its journal and the lock.
+    async fn carry_on(&self, kept: &KeptRun, lease: &dyn Lease) -> Result<ExitStatus, CommandError> {
+        let run = &kept.replay.run;
+        let now = kept_run(self.session.target.mirror.as_ref(), run).await?;
+        if !matches!(now, Some(KeptJournal::Run(now)) if now.text == kept.text) {
+            return Err(CommandError::refused(format!("resume run {run}: another process went on with it"))
+                .hint("`mlctl runs` says how it ended; `mlctl deploy` plans anew"));
+        }
+        self.run(run, &kept.replay.plan, Some(kept), lease).await
     }
 
     async fn run(
@@ -117,10 +176,23 @@ impl<'a> Conduct<'a> {
         lease: &dyn Lease,
     ) -> Result<ExitStatus, CommandError> {
         let (session, printer) = (self.session, self.printer);
+        let target = &session.target;
+        let elsewhere = Elsewhere {
+            mirror: target.mirror.as_ref(),
+            releases: target.releases.as_ref(),
+            orchestrator: target.orchestrator.as_ref(),
+        };
+        // A backlog takes longer than a lease lives.
+        let trouble = tokio::select! {
+            trouble = session.runs.prune(run, elsewhere, SystemClock.now()) => trouble,
+            lost = keep(lease) => return Err(lost),
+        };
+        trouble.iter().for_each(|text| printer.warning(text));
+        printer.world().note_change();
         let so_far = kept.map(|kept| kept.text.as_str()).unwrap_or_default();
         let journal = session.runs.journal(run, so_far, Arc::clone(&session.target.mirror))?;
         let events = session.runs.events(run)?;
-        let state = StateSink::default();
+        let state = report::Fold::default();
         let reader = report::reader(printer);
         let github = report::GitHub::in_workflow(printer);
         let mut sinks: Vec<&dyn EventSink> = vec![&events, &state, reader.as_ref()];
@@ -128,8 +200,9 @@ impl<'a> Conduct<'a> {
             sinks.push(github);
         }
         let fanout = Fanout(sinks);
+        let warn = |text: &str| printer.warning(text);
+        let keeper = EvidenceFolder::new(session.runs.evidence(run), &fanout, &warn);
         let (canceller, cancel) = Canceller::new();
-        let target = &session.target;
         let ports = Ports {
             orchestrator: target.orchestrator.as_ref(),
             inspector: target.inspector.as_ref(),
@@ -138,6 +211,8 @@ impl<'a> Conduct<'a> {
             load: target.load.as_ref(),
             clock: &SystemClock,
         };
+        // Whoever slept since it took the lock learns here that it is another's by now.
+        lease.renew().await?;
         let seed = kept.map_or_else(rand::random, |kept| kept.replay.seed);
         let request = RunRequest {
             run,
@@ -147,17 +222,25 @@ impl<'a> Conduct<'a> {
             replay: kept.map(|kept| &kept.replay),
             total: self.settings.timeout.into_iter().chain(plan.deadline_ms.map(Duration::from_millis)).min(),
             lease,
-            lease_ttl: LEASE_TTL,
+            lease_ttl: lock::TTL,
             journal: &journal,
-            sink: &fanout,
+            sink: &keeper,
             cancel: &cancel,
         };
         let report = tokio::select! {
             report = execute(&request, ports) => report,
             never = self.pass_on(&plan.operation, &canceller) => match never {},
         };
+        if let Some(text) = journal.incomplete() {
+            printer.warning(&text);
+        }
         let state = state.into_state();
-        report::summary(printer, &state, session.front().await.as_deref());
+        let unverified = plan
+            .release
+            .as_ref()
+            .filter(|release| release.creates && !plan.verifies)
+            .map(|release| release.number);
+        report::summary(printer, &state, session.front().await.as_deref(), unverified);
         // What the last event says, so that it and the process cannot differ.
         let exit = state.finish.map(|finish| finish.exit);
         Ok(match ExitStatus::from(report.outcome) {
@@ -168,7 +251,7 @@ impl<'a> Conduct<'a> {
 
     /// Passes signals on to what can be stopped in two steps, and says what comes of it.
     async fn pass_on(&self, operation: &str, canceller: &Canceller) -> Infallible {
-        let carry_on = report::carry_on(operation);
+        let carry_on = self.printer.hint(report::carry_on(operation));
         let tell = |level| {
             self.printer.warning(&match level {
                 CancelLevel::AfterStep => {
@@ -187,81 +270,65 @@ impl<'a> Conduct<'a> {
     pub async fn with_lease<T>(
         &self,
         operation: &str,
-        work: impl Future<Output = Result<T, CommandError>>,
+        work: impl AsyncFnOnce(&dyn Lease) -> Result<T, CommandError>,
     ) -> Result<T, CommandError> {
-        self.unless_asked(operation, self.wait_in_line()).await?;
-        let lease = self.lock(operation, &ulid::Ulid::new().to_string()).await?;
-        let (canceller, cancel) = Canceller::new();
-        let result = tokio::select! {
-            result = work => result,
-            lost = keep(lease.as_ref()) => Err(lost),
-            error = insisted(operation, &cancel) => Err(error),
-            never = self.pass_on(operation, &canceller) => match never {},
+        let Held { lease, .. } = match (self.take_held(), self.wait_lock) {
+            (Some(held), _) => held,
+            (None, Some(wait)) => self.stand_in_line(operation, wait).await?,
+            (None, None) => {
+                let run = self.session.next_run().await?;
+                Held { lease: self.lock(operation, &run).await?, run }
+            }
+        };
+        let lease = lease.as_ref();
+        self.printer.world().note_change();
+        let result = self.under(lease, operation, work).await;
+        let result = match result {
+            Err(error) => Err(judged(lease, error).await),
+            done => done,
         };
         // What was done is done; a lease that is not given back expires by itself.
         let _ = lease.release().await;
         result
     }
 
-    /// Waits until nobody holds the lock, when told to wait. To be called before anything is planned: what the other
-    /// run changes is then in the plan.
-    ///
-    /// # Errors
-    /// A lock that is still taken when the time is over.
-    pub async fn wait_in_line(&self) -> Result<(), CommandError> {
-        let Some(wait) = self.wait_lock else { return Ok(()) };
-        let until = tokio::time::Instant::now() + wait;
-        let mut told = None;
-        while let Some(holder) = self.session.target.orchestrator.lock_holder().await? {
-            let now = tokio::time::Instant::now();
-            if now >= until {
-                return Err(taken(Some(&holder), "the target is locked"));
-            }
-            let run = holder.request.run.clone();
-            if told.as_ref() != Some(&run) {
-                let left = until.saturating_duration_since(now).as_secs();
-                self.printer
-                    .status(&format!("waiting up to {left} s for the lock: {}", sentence(Some(&holder))));
-                told = Some(run);
-            }
-            tokio::time::sleep(LOCK_POLL).await;
+    /// Works while the lease is renewed, until it is lost or somebody insists on stopping.
+    async fn under<T>(
+        &self,
+        lease: &dyn Lease,
+        operation: &str,
+        work: impl AsyncFnOnce(&dyn Lease) -> Result<T, CommandError>,
+    ) -> Result<T, CommandError> {
+        let (canceller, cancel) = Canceller::new();
+        tokio::select! {
+            result = work(lease) => result,
+            lost = keep(lease) => Err(lost),
+            error = insisted(operation, &cancel) => Err(error),
+            never = self.pass_on(operation, &canceller) => match never {},
         }
-        Ok(())
     }
 
     /// Takes the lease; says who holds it and since when if it cannot be had.
-    async fn lock(&self, operation: &str, run: &str) -> Result<Box<dyn Lease>, CommandError> {
+    async fn lock(&self, operation: &str, run: &str) -> Result<Arc<dyn Lease>, CommandError> {
+        let orchestrator = self.session.target.orchestrator.as_ref();
+        match orchestrator.lock(&self.request(operation, run)).await {
+            Ok(lease) => Ok(lease.into()),
+            Err(error) if error.kind == ErrorKind::Conflict => {
+                Err(lock::taken(&orchestrator.lock_state().await?, &error.to_string()))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn request(&self, operation: &str, run: &str) -> LockRequest {
         let process = mlctl_agent::Process::own();
-        let request = LockRequest {
+        LockRequest {
             operation: operation.to_owned(),
             operator: self.settings.operator.clone(),
             run: run.to_owned(),
             pid: process.pid,
             pid_start: process.start,
-            ttl: LEASE_TTL,
-        };
-        let orchestrator = self.session.target.orchestrator.as_ref();
-        match orchestrator.lock(&request).await {
-            Ok(lease) => Ok(lease),
-            Err(error) if error.kind == ErrorKind::Conflict => {
-                Err(taken(orchestrator.lock_holder().await?.as_ref(), &error.to_string()))
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-}
-
-/// Renews a lease for ever; returns only when it is lost.
-async fn keep(lease: &dyn Lease) -> CommandError {
-    let mut held_until = tokio::time::Instant::now() + LEASE_TTL;
-    loop {
-        tokio::time::sleep(LEASE_TTL / 3).await;
-        match lease.renew().await {
-            Ok(()) => held_until = tokio::time::Instant::now() + LEASE_TTL,
-            Err(error) if error.kind == ErrorKind::LeaseLost || tokio::time::Instant::now() >= held_until => {
-                return error.into();
-            }
-            Err(_) => {}
+            ttl: lock::TTL,
         }
     }
 }
@@ -284,55 +351,4 @@ async fn release_on_error(
         let _ = lease.release().await;
     }
     result
-}
-
-fn taken(holder: Option<&LockHolder>, otherwise: &str) -> CommandError {
-    let text = holder
-        .map_or_else(|| otherwise.to_owned(), |_| format!("the target is locked: {}", sentence(holder)));
-    CommandError::new(ExitStatus::Locked, text)
-        .hint("--wait-lock 5m waits in line; a lock whose owner died is free within seconds")
-}
-
-fn sentence(holder: Option<&LockHolder>) -> String {
-    holder.map_or_else(
-        || "its holder just left".to_owned(),
-        |holder| {
-            let request = &holder.request;
-            format!(
-                "{} by {} (run {}, pid {}) since {}, expires {} unless renewed",
-                request.operation, request.operator, request.run, request.pid, holder.since, holder.expires
-            )
-        },
-    )
-}
-
-/// Says who holds the lock, for `runs`.
-#[must_use]
-pub fn holder_sentence(holder: &LockHolder) -> String {
-    sentence(Some(holder))
-}
-
-/// Says who holds the lock now, for `status`.
-///
-/// # Errors
-/// A target that does not answer.
-pub async fn lock_sentence(orchestrator: &dyn Orchestrator) -> Result<Option<String>, CommandError> {
-    let holder = orchestrator.lock_holder().await?;
-    Ok(holder.as_ref().map(|holder| sentence(Some(holder))))
-}
-
-/// Folds events for the summary.
-#[derive(Default)]
-struct StateSink(std::sync::Mutex<RunState>);
-
-impl StateSink {
-    fn into_state(self) -> RunState {
-        self.0.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
-
-impl EventSink for StateSink {
-    fn take(&self, event: &Event) {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).apply(event);
-    }
 }

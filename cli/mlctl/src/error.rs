@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use mlctl_core::event::RunOutcome;
 use mlctl_core::plan::PlanError;
-use mlctl_core::ports::{BuildError, ErrorKind, JournalError, LoadError, OrchestratorError, StoreError};
+use mlctl_core::ports::{
+    BuildError, ErrorKind, JournalError, LoadError, LoadFault, OrchestratorError, StoreError,
+};
 use mlctl_core::yaml::Problems;
 
 /// Every way in which mlctl can end. The numbers are API: `docs/exit-codes.md`.
@@ -141,7 +143,7 @@ impl From<OrchestratorError> for CommandError {
             ErrorKind::NotFound => (ExitStatus::NotFound, Some("`mlctl status` lists what there is")),
             ErrorKind::Conflict | ErrorKind::LeaseLost => (
                 ExitStatus::Locked,
-                Some("`mlctl runs` shows who is at work; --wait-lock 5m waits for the lock"),
+                Some("`mlctl lock show` says who is at work; --wait-lock 5m waits in line"),
             ),
             ErrorKind::Invalid => (ExitStatus::InvalidInput, None),
             ErrorKind::Unsupported => (ExitStatus::Refused, None),
@@ -165,7 +167,10 @@ impl From<PlanError> for CommandError {
             PlanError::AlreadyThere { .. } => {
                 edge(ExitStatus::Refused).hint("`mlctl history` lists the releases")
             }
-            PlanError::NothingVerified => {
+            PlanError::NotRunning { .. } | PlanError::NothingDeployed { .. } => {
+                edge(ExitStatus::Refused).hint("mlctl deploy starts it")
+            }
+            PlanError::NothingVerified { .. } => {
                 edge(ExitStatus::Refused).hint("name one with --to-revision; `mlctl history` lists them")
             }
             PlanError::NoSuchRelease { .. } => {
@@ -202,7 +207,14 @@ impl From<mlctl_stores::FilesError> for CommandError {
 
 impl From<LoadError> for CommandError {
     fn from(error: LoadError) -> Self {
-        Self::of(ExitStatus::Unreachable, &error)
+        let status = match error.fault {
+            LoadFault::Profile => ExitStatus::InvalidInput,
+            LoadFault::Client | LoadFault::NoAnswer => ExitStatus::Unreachable,
+            // Out of service says nothing about how it serves.
+            LoadFault::Answer(503) => ExitStatus::GateInconclusive,
+            LoadFault::Answer(_) => ExitStatus::GateFailed,
+        };
+        Self::of(status, &error)
     }
 }
 

@@ -6,10 +6,15 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use mlctl_core::playbook::{self, Playbook, PlaybookFile};
 use mlctl_core::release::Release;
+use mlctl_core::sim::Script;
 use mlctl_core::snapshot::Snapshot;
 use mlctl_core::system::{System, SystemFile, TargetKind};
+use mlctl_core::yaml;
+
+use ulid::Ulid;
 
 use crate::error::{CommandError, ExitStatus};
+use crate::input;
 use crate::output::Printer;
 use crate::output::report::GitHub;
 use crate::settings::Settings;
@@ -31,7 +36,7 @@ pub struct Session {
 /// # Errors
 /// A file that cannot be read, or every problem it has.
 pub fn system_file(settings: &Settings, printer: &Printer) -> Result<SystemFile, CommandError> {
-    let bytes = std::fs::read(&settings.file).map_err(|error| {
+    let bytes = input::read(&settings.file, yaml::LARGEST).map_err(|error| {
         CommandError::new(ExitStatus::InvalidInput, format!("read {}: {error}", settings.file.display()))
             .hint("name the system's file with --file, or go to its folder")
     })?;
@@ -108,9 +113,40 @@ impl Session {
         Ok((releases, head))
     }
 
+    /// Refuses a name that is no service of the system.
+    ///
+    /// # Errors
+    /// No such service, with those that there are.
+    pub fn known_service(&self, act: &str, name: &str) -> Result<(), CommandError> {
+        if self.system.services.contains_key(name) {
+            return Ok(());
+        }
+        let known: Vec<&str> = self.system.services.keys().map(String::as_str).collect();
+        Err(CommandError::new(ExitStatus::NotFound, format!("{act} {name}: no such service"))
+            .hint(format!("there are {}", known.join(", "))))
+    }
+
+    /// Returns the name of a run that begins now. Runs are listed by name, so it comes after all that the target keeps,
+    /// whatever the wall clock did since.
+    ///
+    /// # Errors
+    /// A target that does not answer.
+    pub async fn next_run(&self) -> Result<String, CommandError> {
+        let kept = self.target.mirror.list().await?;
+        Ok(run_after(kept.last().map(String::as_str), Ulid::new()).to_string())
+    }
+
     /// Returns the public front's base URL, when there is one.
     pub async fn front(&self) -> Option<String> {
         self.target.inspector.address(None).await.ok().flatten()
+    }
+}
+
+/// Returns a run's name that sorts behind the newest one.
+fn run_after(newest: Option<&str>, fresh: Ulid) -> Ulid {
+    match newest.and_then(|run| Ulid::from_string(run).ok()) {
+        Some(newest) if newest >= fresh => Ulid::from_parts(newest.timestamp_ms() + 1, fresh.random()),
+        _ => fresh,
     }
 }
 
@@ -125,8 +161,8 @@ pub fn playbook(
     name: &str,
 ) -> Result<Playbook, CommandError> {
     let path = settings.system_folder().join("playbooks").join(format!("{name}.yaml"));
-    let (shown_name, text) = match std::fs::read_to_string(&path) {
-        Ok(text) => (shown(&path, printer), text),
+    let (shown_name, bytes) = match input::read(&path, yaml::LARGEST) {
+        Ok(bytes) => (shown(&path, printer), bytes),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let text = playbook::builtin(name).ok_or_else(|| {
                 CommandError::new(
@@ -134,14 +170,14 @@ pub fn playbook(
                     format!("read playbook {name}: {} is not there", path.display()),
                 )
             })?;
-            (format!("playbooks/{name}.yaml (built in)"), text.to_owned())
+            (format!("playbooks/{name}.yaml (built in)"), text.as_bytes().to_vec())
         }
         Err(error) => {
             let text = format!("read playbook {}: {error}", path.display());
             return Err(CommandError::new(ExitStatus::InvalidInput, text));
         }
     };
-    let file = PlaybookFile::parse(&shown_name, text.as_bytes())?;
+    let file = PlaybookFile::parse(&shown_name, &bytes)?;
     file.unknown_names(system).or(()).map_err(CommandError::from)?;
     Ok(file.bind(&IndexMap::new())?)
 }
@@ -177,7 +213,7 @@ async fn local(
         secret_values.values().for_each(|value| GitHub::mask(printer, value));
     }
     let local = mlctl_targets::local::connect(mlctl_targets::local::LocalSettings {
-        folder: folder.clone(),
+        folder,
         exe: world.exe().to_path_buf(),
         build: crate::commands::version::build_id(),
         runtime_dir: settings.runtime_folder.clone(),
@@ -197,7 +233,6 @@ async fn local(
         mirror: local.clone(),
         stores: Arc::new(Stores::default()),
         load: Arc::new(mlctl_load::HttpLoadRunner::default()),
-        folder: Some(folder),
         local: Some(local),
         memory: None,
     })
@@ -205,9 +240,11 @@ async fn local(
 
 fn simulated(name: &str, path: &str, settings: &Settings, printer: &Printer) -> Result<Target, CommandError> {
     let path = printer.world().absolute(Path::new(path));
-    let text = std::fs::read_to_string(&path).map_err(|error| {
+    let bytes = input::read(&path, yaml::LARGEST).map_err(|error| {
         CommandError::new(ExitStatus::InvalidInput, format!("read the scenario {}: {error}", path.display()))
     })?;
+    Script::parse(&shown(&path, printer), &bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
     // One simulation a scenario file, so that a deploy can be looked at and taken back by later commands.
     let digest = mlctl_core::item::Digest::of(path.to_string_lossy().as_bytes());
     let kept = settings.state_folder()?.join("sim").join(format!("{}.json", digest.short()));
@@ -225,8 +262,25 @@ fn simulated(name: &str, path: &str, settings: &Settings, printer: &Printer) -> 
         mirror: sim.clone(),
         stores: sim.clone(),
         load: sim,
-        folder: None,
         local: None,
         memory: Some(Arc::new(memory)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_sorts_behind_the_newest_whatever_the_clock_did() {
+        let at = |ms| Ulid::from_parts(ms, 7);
+        assert_eq!(run_after(None, at(5)), at(5));
+        assert_eq!(run_after(Some("not one of ours"), at(5)), at(5));
+        assert_eq!(run_after(Some(&at(4).to_string()), at(5)), at(5));
+        // The clock went back: both runs that begin now are newer, and differ.
+        let newest = at(9_000).to_string();
+        let (one, other) =
+            (run_after(Some(&newest), at(5)), run_after(Some(&newest), Ulid::from_parts(5, 8)));
+        assert!(one > at(9_000) && other > at(9_000) && one != other);
+    }
 }

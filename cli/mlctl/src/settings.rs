@@ -43,6 +43,29 @@ pub struct OutputSettings {
     pub quiet: bool,
     /// More detail.
     pub verbose: bool,
+    /// The flags that a command needs to be about the same file and target.
+    pub again: String,
+}
+
+impl OutputSettings {
+    /// Takes what the flags say.
+    #[must_use]
+    pub fn of(global: &GlobalArgs) -> Self {
+        let flag = |name: &str, value: &str, default: &str| match value {
+            value if value == default => String::new(),
+            value if value.contains(char::is_whitespace) => format!(" --{name} '{value}'"),
+            value => format!(" --{name} {value}"),
+        };
+        let file = flag("file", &global.file.to_string_lossy(), "mlctl.yaml");
+        let target = flag("target", &global.target, "local");
+        Self {
+            format: global.output,
+            color: global.color,
+            quiet: global.quiet,
+            verbose: global.verbose > 0,
+            again: file + &target,
+        }
+    }
 }
 
 /// Everything a command may want to know about how it was called.
@@ -86,12 +109,7 @@ impl Settings {
             .path("XDG_RUNTIME_DIR")
             .map_or_else(|| PathBuf::from(format!("/tmp/mlctl-{uid}")), |folder| folder.join("mlctl"));
         Self {
-            output: OutputSettings {
-                format: global.output,
-                color: global.color,
-                quiet: global.quiet,
-                verbose: global.verbose > 0,
-            },
+            output: OutputSettings::of(global),
             target: global.target.clone(),
             file: world.absolute(&global.file),
             timeout: global.timeout.map(mlctl_core::system::units::TimeSpan::get),

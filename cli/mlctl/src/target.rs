@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use mlctl_core::clock::SystemClock;
 use mlctl_core::item::{Item, ItemKind};
 use mlctl_core::ports::{
-    Inspector, LoadRunner, MigrationState, Orchestrator, OverrideStore, ReleaseStore, RunMirror, StoreAdmin,
-    StoreError,
+    Inspector, Lease, LoadRunner, MigrationState, Orchestrator, OverrideStore, ReleaseStore, RunMirror,
+    StoreAdmin, StoreError,
 };
 use mlctl_core::sim::{ScriptError, Sim};
 use mlctl_targets::local::Local;
@@ -38,8 +38,6 @@ pub struct Target {
     pub stores: Arc<dyn StoreAdmin>,
     /// Sends load through its public front.
     pub load: Arc<dyn LoadRunner>,
-    /// The folder of the embedded target's data, which `down --purge` removes.
-    pub folder: Option<PathBuf>,
     /// The embedded target itself, for what no other target can be asked: to end its supervisor.
     pub local: Option<Arc<Local>>,
     /// The simulated target's memory, for the length of the command.
@@ -71,10 +69,15 @@ impl SimMemory {
 
 impl Drop for SimMemory {
     fn drop(&mut self) {
-        // A simulation that forgets is a nuisance, not a failure of the command.
-        let saved = self.sim.save().unwrap_or_default();
-        let _ = private_file(&self.path, OpenOptions::new().write(true).truncate(true))
-            .and_then(|mut file| file.write_all(saved.as_bytes()));
+        // A simulation that forgets is a nuisance, not a failure of the command; half of one would be no world at all.
+        let Ok(saved) = self.sim.save() else { return };
+        let beside = self.path.with_extension(format!("{}.tmp", std::process::id()));
+        let written = private_file(&beside, OpenOptions::new().write(true).truncate(true))
+            .and_then(|mut file| file.write_all(saved.as_bytes()))
+            .and_then(|()| std::fs::rename(&beside, &self.path));
+        if written.is_err() {
+            let _ = std::fs::remove_file(beside);
+        }
     }
 }
 
@@ -112,11 +115,16 @@ impl StoreAdmin for Stores {
         self.of(migration)?.migrations(migration).await
     }
 
-    async fn migrate(&self, migration: &Item) -> Result<Vec<u32>, StoreError> {
-        self.of(migration)?.migrate(migration).await
+    async fn migrate(&self, migration: &Item, lease: &dyn Lease) -> Result<Vec<u32>, StoreError> {
+        self.of(migration)?.migrate(migration, lease).await
     }
 
-    async fn roll_back(&self, migration: &Item, steps: u32) -> Result<Vec<u32>, StoreError> {
-        self.of(migration)?.roll_back(migration, steps).await
+    async fn roll_back(
+        &self,
+        migration: &Item,
+        steps: u32,
+        lease: &dyn Lease,
+    ) -> Result<Vec<u32>, StoreError> {
+        self.of(migration)?.roll_back(migration, steps, lease).await
     }
 }

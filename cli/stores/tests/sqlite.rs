@@ -7,12 +7,15 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use mlctl_core::clock::Clock;
 use mlctl_core::item::{Digest, Item, ItemId, ItemKind, Tier};
-use mlctl_core::ports::{MigrationFile, MigrationState, StoreAdmin, StoreError};
+use mlctl_core::ports::{
+    ErrorKind, Fence, Lease, MigrationFile, MigrationState, OrchestratorError, StoreAdmin, StoreError,
+};
 use mlctl_stores::{MigrationSet, SqliteStore};
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -22,6 +25,56 @@ struct Noon;
 impl Clock for Noon {
     fn now(&self) -> Timestamp {
         "2026-11-24T12:00:00Z".parse().unwrap()
+    }
+}
+
+/// A lease that is ours for as long as the test runs.
+struct Ours;
+
+#[async_trait::async_trait]
+impl Lease for Ours {
+    fn fence(&self) -> Fence {
+        Fence(1)
+    }
+
+    async fn renew(&self) -> Result<(), OrchestratorError> {
+        Ok(())
+    }
+
+    async fn belongs_to(&self, _: &str) -> Result<(), OrchestratorError> {
+        Ok(())
+    }
+
+    async fn release(&self) -> Result<(), OrchestratorError> {
+        Ok(())
+    }
+}
+
+/// A lease that can be renewed so often, and is another's then.
+struct LostAfter(AtomicU32);
+
+#[async_trait::async_trait]
+impl Lease for LostAfter {
+    fn fence(&self) -> Fence {
+        Fence(1)
+    }
+
+    async fn renew(&self) -> Result<(), OrchestratorError> {
+        let left = self.0.load(Ordering::Relaxed);
+        if left == 0 {
+            let reason = "somebody holds it since noon";
+            return Err(OrchestratorError::new(ErrorKind::LeaseLost, "renew", "the lock", reason));
+        }
+        self.0.store(left - 1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn belongs_to(&self, _: &str) -> Result<(), OrchestratorError> {
+        self.renew().await
+    }
+
+    async fn release(&self) -> Result<(), OrchestratorError> {
+        Ok(())
     }
 }
 
@@ -94,8 +147,8 @@ fn applied(states: &[MigrationState]) -> Vec<u32> {
 async fn pending_migrations_are_applied_once_and_remembered() {
     let place = Place::new();
     let item = place.item(three());
-    assert_eq!(store().migrate(&item).await.unwrap(), [1, 2, 3]);
-    assert_eq!(store().migrate(&item).await.unwrap(), [0u32; 0], "a second run changes nothing");
+    assert_eq!(store().migrate(&item, &Ours).await.unwrap(), [1, 2, 3]);
+    assert_eq!(store().migrate(&item, &Ours).await.unwrap(), [0u32; 0], "a second run changes nothing");
     let states = store().migrations(&item).await.unwrap();
     assert_eq!(applied(&states), [1, 2, 3]);
     assert_eq!(states[0].applied_at, Some(Noon.now()));
@@ -119,11 +172,11 @@ async fn asking_creates_nothing() {
 async fn asking_and_having_nothing_to_do_work_while_another_writes() {
     let place = Place::new();
     let item = place.item(three());
-    store().migrate(&item).await.unwrap();
+    store().migrate(&item, &Ours).await.unwrap();
     let writer = place.open();
     writer.execute_batch("BEGIN IMMEDIATE").unwrap();
     assert_eq!(applied(&store().migrations(&item).await.unwrap()), [1, 2, 3]);
-    assert_eq!(store().migrate(&item).await.unwrap(), [0u32; 0]);
+    assert_eq!(store().migrate(&item, &Ours).await.unwrap(), [0u32; 0]);
 }
 
 #[tokio::test]
@@ -133,9 +186,9 @@ async fn services_share_a_database_without_meeting() {
         item(&place.path(), "one", vec![file(1, "CREATE TABLE one (id INTEGER)", Some("DROP TABLE one"))]);
     let two =
         item(&place.path(), "two", vec![file(1, "CREATE TABLE two (id INTEGER)", Some("DROP TABLE two"))]);
-    store().migrate(&one).await.unwrap();
-    store().migrate(&two).await.unwrap();
-    assert_eq!(store().roll_back(&one, 1).await.unwrap(), [1]);
+    store().migrate(&one, &Ours).await.unwrap();
+    store().migrate(&two, &Ours).await.unwrap();
+    assert_eq!(store().roll_back(&one, 1, &Ours).await.unwrap(), [1]);
     assert_eq!(place.tables(), ["schema_migrations", "two"]);
     assert_eq!(applied(&store().migrations(&two).await.unwrap()), [1]);
 }
@@ -146,16 +199,16 @@ async fn a_failing_migration_leaves_no_trace_and_those_before_it_stay() {
     let mut files = three();
     files[1].up = "CREATE TABLE b (id INTEGER); INSERT INTO nowhere VALUES (1);".into();
     let item = place.item(files);
-    let error = store().migrate(&item).await.unwrap_err();
+    let error = store().migrate(&item, &Ours).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "migrate api 0002_step2.up.sql: no such table: nowhere \
+        "migrate api 0002_step2.up.sql: statement 2, `INSERT INTO nowhere VALUES (1);`: no such table: nowhere \
          (number 0001 is done and stays so)"
     );
     assert!(!error.unreachable);
     assert_eq!(place.tables(), ["a", "schema_migrations"]);
     // Put right, it goes on where it stopped.
-    assert_eq!(store().migrate(&place.item(three())).await.unwrap(), [2, 3]);
+    assert_eq!(store().migrate(&place.item(three()), &Ours).await.unwrap(), [2, 3]);
 }
 
 #[tokio::test]
@@ -163,21 +216,27 @@ async fn a_syntax_error_is_told_with_its_place() {
     let place = Place::new();
     let item =
         place.item(vec![file(1, "CREATE TABLE a (id INTEGER);\nCREATE TABEL b (id INTEGER);\n-- end", None)]);
-    let error = store().migrate(&item).await.unwrap_err();
-    assert_eq!(error.reason, "near \"TABEL\": syntax error, at `TABEL b (id INTEGER);`");
+    let error = store().migrate(&item, &Ours).await.unwrap_err();
+    assert_eq!(
+        error.reason,
+        "statement 2, `CREATE TABEL b (id INTEGER);`: near \"TABEL\": syntax error, at `TABEL b (id INTEGER);`"
+    );
 }
 
 #[tokio::test]
 async fn an_edited_migration_stops_everything() {
     let place = Place::new();
     let mut files = three();
-    store().migrate(&place.item(files.drain(..2).collect())).await.unwrap();
+    store().migrate(&place.item(files.drain(..2).collect()), &Ours).await.unwrap();
     let mut edited = three();
     edited[1].up.push_str(" -- more");
     let item = place.item(edited);
     let states = store().migrations(&item).await.unwrap();
     assert_eq!(states.iter().map(|s| s.changed).collect::<Vec<_>>(), [false, true, false]);
-    for error in [store().migrate(&item).await.unwrap_err(), store().roll_back(&item, 1).await.unwrap_err()] {
+    for error in [
+        store().migrate(&item, &Ours).await.unwrap_err(),
+        store().roll_back(&item, 1, &Ours).await.unwrap_err(),
+    ] {
         assert_eq!(
             error.reason,
             "`0002_step2.up.sql` was changed after it was applied on 2026-11-24T12:00:00Z: \
@@ -190,10 +249,13 @@ async fn an_edited_migration_stops_everything() {
 #[tokio::test]
 async fn line_ends_of_another_checkout_are_no_edit() {
     let place = Place::new();
-    store().migrate(&place.item(vec![file(1, "CREATE TABLE a (\n id INTEGER);\n", None)])).await.unwrap();
+    store()
+        .migrate(&place.item(vec![file(1, "CREATE TABLE a (\n id INTEGER);\n", None)]), &Ours)
+        .await
+        .unwrap();
     let item = place.item(vec![file(1, "CREATE TABLE a (\r\n id INTEGER);\r\n", None)]);
     assert!(!store().migrations(&item).await.unwrap()[0].changed);
-    assert_eq!(store().migrate(&item).await.unwrap(), [0u32; 0]);
+    assert_eq!(store().migrate(&item, &Ours).await.unwrap(), [0u32; 0]);
 }
 
 #[tokio::test]
@@ -205,8 +267,8 @@ async fn a_migration_cannot_leave_its_transaction() {
         "ATTACH 'other.db' AS other;",
     ] {
         let place = Place::new();
-        let error = store().migrate(&place.item(vec![file(1, sql, None)])).await.unwrap_err();
-        assert!(error.reason.starts_with("it begins or ends a transaction"), "{sql}: {error}");
+        let error = store().migrate(&place.item(vec![file(1, sql, None)]), &Ours).await.unwrap_err();
+        assert!(error.reason.contains("it begins or ends a transaction"), "{sql}: {error}");
         assert_eq!(place.tables(), [""; 0], "{sql}");
     }
 }
@@ -221,7 +283,7 @@ async fn a_table_can_be_rebuilt_without_losing_what_refers_to_it() {
          INSERT INTO new (id) SELECT id FROM a; DROP TABLE a; ALTER TABLE new RENAME TO a;",
         None,
     ));
-    store().migrate(&place.item(files)).await.unwrap();
+    store().migrate(&place.item(files), &Ours).await.unwrap();
     let rows: i64 = place.open().query_row("SELECT count(*) FROM b", [], |row| row.get(0)).unwrap();
     assert_eq!(rows, 1);
 }
@@ -231,12 +293,12 @@ async fn rows_that_refer_to_nothing_are_refused_unless_they_were_there_before() 
     let place = Place::new();
     let mut files = three();
     files.push(file(4, "DELETE FROM a;", None));
-    let error = store().migrate(&place.item(files.clone())).await.unwrap_err();
+    let error = store().migrate(&place.item(files.clone()), &Ours).await.unwrap_err();
     assert!(error.reason.starts_with("it leaves rows in `b` that refer to missing rows of `a`"), "{error}");
     // Another program broke it: a migration that has nothing to do with it goes on.
     place.open().execute_batch("PRAGMA foreign_keys = off; INSERT INTO b VALUES (99);").unwrap();
     files[3].up = "CREATE TABLE c (id INTEGER);".into();
-    assert_eq!(store().migrate(&place.item(files)).await.unwrap(), [4]);
+    assert_eq!(store().migrate(&place.item(files), &Ours).await.unwrap(), [4]);
 }
 
 #[tokio::test]
@@ -245,14 +307,14 @@ async fn a_busy_database_is_waited_for_and_its_holder_named() {
     let item = place.item(three());
     let writer = place.open();
     writer.execute_batch("PRAGMA journal_mode = wal; CREATE TABLE x (id INTEGER); BEGIN IMMEDIATE").unwrap();
-    let error = store().migrate(&item).await.unwrap_err();
+    let error = store().migrate(&item, &Ours).await.unwrap_err();
     assert!(error.unreachable);
     assert!(error.reason.contains("was locked by another writer for 0.05 s; "), "{error}");
     if cfg!(target_os = "linux") {
         assert!(error.reason.contains(&format!("(pid {})", std::process::id())), "{error}");
     }
     // One that ends in time is no error.
-    let waiting = tokio::spawn(async move { SqliteStore::new(Arc::new(Noon)).migrate(&item).await });
+    let waiting = tokio::spawn(async move { SqliteStore::new(Arc::new(Noon)).migrate(&item, &Ours).await });
     writer.execute_batch("COMMIT").unwrap();
     assert_eq!(waiting.await.unwrap().unwrap(), [1, 2, 3]);
 }
@@ -262,7 +324,7 @@ async fn two_at_once_apply_each_migration_once() {
     let place = Place::new();
     let store = SqliteStore::new(Arc::new(Noon));
     let item = place.item(three());
-    let (one, other) = tokio::join!(store.migrate(&item), store.migrate(&item));
+    let (one, other) = tokio::join!(store.migrate(&item, &Ours), store.migrate(&item, &Ours));
     let mut all = [one.unwrap(), other.unwrap()].concat();
     all.sort_unstable();
     assert_eq!(all, [1, 2, 3]);
@@ -271,13 +333,13 @@ async fn two_at_once_apply_each_migration_once() {
 #[tokio::test]
 async fn what_a_newer_release_applied_is_told_and_blocks_nothing() {
     let place = Place::new();
-    store().migrate(&place.item(three())).await.unwrap();
+    store().migrate(&place.item(three()), &Ours).await.unwrap();
     let older = place.item(three().drain(..2).collect());
     let states = store().migrations(&older).await.unwrap();
     assert_eq!(applied(&states), [1, 2, 3]);
     assert_eq!((states[2].name.as_str(), states[2].changed), ("step3", false));
-    assert_eq!(store().migrate(&older).await.unwrap(), [0u32; 0]);
-    let error = store().roll_back(&older, 1).await.unwrap_err();
+    assert_eq!(store().migrate(&older, &Ours).await.unwrap(), [0u32; 0]);
+    let error = store().roll_back(&older, 1, &Ours).await.unwrap_err();
     assert!(error.reason.starts_with("0003_step3 is newer than this release"), "{error}");
 }
 
@@ -285,8 +347,8 @@ async fn what_a_newer_release_applied_is_told_and_blocks_nothing() {
 async fn a_failing_way_back_is_told_by_its_own_file() {
     let place = Place::new();
     let item = place.item(vec![file(1, "CREATE TABLE a (id INTEGER);", Some("DROP TABLE nowhere;"))]);
-    store().migrate(&item).await.unwrap();
-    let error = store().roll_back(&item, 1).await.unwrap_err();
+    store().migrate(&item, &Ours).await.unwrap();
+    let error = store().roll_back(&item, 1, &Ours).await.unwrap_err();
     assert_eq!(error.subject, "api 0001_step1.down.sql");
     assert_eq!(applied(&store().migrations(&item).await.unwrap()), [1]);
 }
@@ -296,8 +358,8 @@ async fn a_rollback_goes_newest_first_and_only_where_a_way_back_exists() {
     let place = Place::new();
     let error = {
         let item = place.item(three());
-        store().migrate(&item).await.unwrap();
-        store().roll_back(&item, 2).await.unwrap_err()
+        store().migrate(&item, &Ours).await.unwrap();
+        store().roll_back(&item, 2, &Ours).await.unwrap_err()
     };
     assert!(error.reason.starts_with("0003_step3 has no way back"), "{error}");
     assert_eq!(place.tables(), ["a", "b", "schema_migrations"]);
@@ -305,21 +367,21 @@ async fn a_rollback_goes_newest_first_and_only_where_a_way_back_exists() {
     let mut files = three();
     files[2].down = Some("DELETE FROM b; DELETE FROM a;".into());
     let item = place.item(files);
-    assert_eq!(store().roll_back(&item, 0).await.unwrap(), [0u32; 0]);
-    assert_eq!(store().roll_back(&item, 2).await.unwrap(), [3, 2]);
+    assert_eq!(store().roll_back(&item, 0, &Ours).await.unwrap(), [0u32; 0]);
+    assert_eq!(store().roll_back(&item, 2, &Ours).await.unwrap(), [3, 2]);
     assert_eq!(place.tables(), ["a", "schema_migrations"]);
     assert_eq!(applied(&store().migrations(&item).await.unwrap()), [1]);
-    let error = store().roll_back(&item, 2).await.unwrap_err();
+    let error = store().roll_back(&item, 2, &Ours).await.unwrap_err();
     assert_eq!(error.to_string(), "roll back api: 2 steps back are asked for and 1 are applied");
-    assert_eq!(store().migrate(&item).await.unwrap(), [2, 3]);
+    assert_eq!(store().migrate(&item, &Ours).await.unwrap(), [2, 3]);
 }
 
 #[tokio::test]
 async fn a_failing_way_back_keeps_the_migration() {
     let place = Place::new();
     let item = place.item(vec![file(1, "CREATE TABLE a (id INTEGER)", Some("DROP TABLE wrong"))]);
-    store().migrate(&item).await.unwrap();
-    let error = store().roll_back(&item, 1).await.unwrap_err();
+    store().migrate(&item, &Ours).await.unwrap();
+    let error = store().roll_back(&item, 1, &Ours).await.unwrap_err();
     assert!(error.reason.contains("no such table: wrong"), "{error}");
     assert_eq!(applied(&store().migrations(&item).await.unwrap()), [1]);
 }
@@ -328,16 +390,16 @@ async fn a_failing_way_back_keeps_the_migration() {
 async fn a_history_with_a_hole_is_not_continued() {
     let place = Place::new();
     let item = place.item(three());
-    store().migrate(&item).await.unwrap();
+    store().migrate(&item, &Ours).await.unwrap();
     place.open().execute("DELETE FROM schema_migrations WHERE version = 2", []).unwrap();
-    let error = store().migrate(&item).await.unwrap_err();
+    let error = store().migrate(&item, &Ours).await.unwrap_err();
     assert!(error.reason.starts_with("number 0002 is not applied but 0003_step3 is"), "{error}");
 }
 
 #[tokio::test]
 async fn unusable_databases_say_what_to_do() {
     async fn told(path: &Path) -> StoreError {
-        store().migrate(&item(path, "api", three())).await.unwrap_err()
+        store().migrate(&item(path, "api", three()), &Ours).await.unwrap_err()
     }
     let place = Place::new();
     let error = told(&place.folder.path().join("gone/store.db")).await;
@@ -366,4 +428,56 @@ async fn other_urls_and_payloads_are_refused_without_showing_a_password() {
     assert_eq!(error.reason, "`0002_step2.up.sql` stands where number 0001 should be");
     item.payload = serde_json::json!({});
     assert!(store().migrations(&item).await.unwrap_err().reason.contains("deploy again"));
+}
+
+#[tokio::test]
+async fn nothing_is_committed_without_the_lease() {
+    let place = Place::new();
+    let item = place.item(three());
+    let error = store().migrate(&item, &LostAfter(2.into())).await.unwrap_err();
+    assert_eq!(
+        error.reason,
+        "nothing was committed: renew the lock: somebody holds it since noon (numbers 0001 to 0002 are done and \
+         stay so)"
+    );
+    assert_eq!(applied(&store().migrations(&item).await.unwrap()), [1, 2]);
+    store().roll_back(&item, 1, &LostAfter(0.into())).await.unwrap_err();
+    assert_eq!(applied(&store().migrations(&item).await.unwrap()), [1, 2]);
+    assert_eq!(store().migrate(&item, &Ours).await.unwrap(), [3], "and the database is free for the next");
+}
+
+#[tokio::test]
+async fn a_migration_whose_run_stops_waiting_for_it_is_taken_back() {
+    /// Never gets an answer.
+    struct Silent(tokio::sync::Notify);
+
+    #[async_trait::async_trait]
+    impl Lease for Silent {
+        fn fence(&self) -> Fence {
+            Fence(1)
+        }
+
+        async fn renew(&self) -> Result<(), OrchestratorError> {
+            self.0.notify_one();
+            std::future::pending().await
+        }
+
+        async fn belongs_to(&self, _: &str) -> Result<(), OrchestratorError> {
+            self.renew().await
+        }
+
+        async fn release(&self) -> Result<(), OrchestratorError> {
+            Ok(())
+        }
+    }
+
+    let place = Place::new();
+    let item = place.item(three());
+    let silent = Silent(tokio::sync::Notify::new());
+    tokio::select! {
+        done = async { SqliteStore::new(Arc::new(Noon)).migrate(&item, &silent).await } => panic!("{done:?}"),
+        () = silent.0.notified() => {}
+    }
+    let patient = SqliteStore::new(Arc::new(Noon));
+    assert_eq!(patient.migrate(&item, &Ours).await.unwrap(), [1, 2, 3]);
 }

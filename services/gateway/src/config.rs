@@ -12,7 +12,8 @@ pub struct Config {
     pub base: Base,
     /// `ROUTES_FILE`: the table of routes, as [`crate::table`] describes it.
     pub routes_file: PathBuf,
-    /// `OPERATOR_TOKEN`: who holds it may read `/metrics` through the gateway; without it nobody may.
+    /// `OPERATOR_TOKEN`: who holds it may read `/metrics` through the gateway, and is let through while maintenance is
+    /// on; without it nobody may and nobody is.
     pub operator_token: Option<SecretString>,
 }
 

@@ -172,16 +172,27 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::cell::RefCell;
+    use std::sync::Once;
 
-    use parking_lot::Mutex;
     use tracing::span::{Attributes, Id, Record};
     use tracing::{Event, Level, Metadata};
 
     use super::*;
 
-    /// Notes the level of every event.
-    struct Levels(Arc<Mutex<Vec<Level>>>);
+    thread_local! {
+        static LEVELS: RefCell<Vec<Level>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// Notes the level of every event, for the thread it is told on.
+    struct Levels;
+
+    /// Watches the whole process, before anything is told: a place in the code that is first reached while nobody
+    /// watches may be taken for one that nobody wants to hear of.
+    fn watch() {
+        static WATCHED: Once = Once::new();
+        WATCHED.call_once(|| tracing::subscriber::set_global_default(Levels).unwrap());
+    }
 
     impl tracing::Subscriber for Levels {
         fn enabled(&self, _: &Metadata<'_>) -> bool {
@@ -197,7 +208,7 @@ mod tests {
         fn record_follows_from(&self, _: &Id, _: &Id) {}
 
         fn event(&self, event: &Event<'_>) {
-            self.0.lock().push(*event.metadata().level());
+            LEVELS.with_borrow_mut(|levels| levels.push(*event.metadata().level()));
         }
 
         fn enter(&self, _: &Id) {}
@@ -207,21 +218,22 @@ mod tests {
 
     #[test]
     fn only_faults_of_ours_are_errors_in_the_log() {
+        watch();
         for (error, level) in [
             (ApiError::internal("broken"), Level::ERROR),
             (ApiError::new(StatusCode::BAD_GATEWAY, "ml_error", "No answer."), Level::ERROR),
             (ApiError::unavailable("overloaded", "Too many.", Duration::from_secs(1)), Level::INFO),
             (ApiError::bad_request("invalid", "No."), Level::DEBUG),
         ] {
-            let levels = Arc::default();
             let code = error.code();
-            tracing::subscriber::with_default(Levels(Arc::clone(&levels)), || drop(error.into_response()));
-            assert_eq!(*levels.lock(), [level], "{code}");
+            drop(error.into_response());
+            assert_eq!(LEVELS.take(), [level], "{code}");
         }
     }
 
     #[tokio::test]
     async fn the_answer_holds_code_and_sentence_and_no_cause() {
+        watch();
         let error = ApiError::unavailable("queue_full", "Too many at once.", Duration::from_millis(1200))
             .with_source("password=hunter2");
         let response = error.into_response();

@@ -63,5 +63,13 @@ async fn a_killed_load_is_in_nobodys_way() {
     running.finish().await;
     sandbox.mlctl(&["loadtest"]).await.ends(0).says("--seed");
     assert_eq!(taken(&sandbox), 2);
+
+    // A seed that is told says the same names again: refused is not unreachable.
+    let running = sandbox.start(&["loadtest", "--seed", "5"]);
+    is_taken(&sandbox, 3).await;
+    kill(running.pid());
+    running.finish().await;
+    let told = sandbox.mlctl(&["loadtest", "--seed", "5"]).await.ends(30);
+    told.says("POST /names/{{uuid}}").says("got 409, expected 201").says("without --seed");
     sandbox.end().await;
 }

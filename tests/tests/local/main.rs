@@ -7,6 +7,7 @@
 
 mod acts;
 mod broken;
+mod evidence;
 mod foreign;
 mod killed;
 mod kpis;
@@ -16,15 +17,11 @@ mod rollouts;
 mod shipped;
 
 use mlctl_tests::Sandbox;
-use serde_json::Value;
-
-/// Ports of the fixture `knobs` as its file names them.
-const FRONT: u16 = 4000;
-const BACK: u16 = 4001;
+pub(crate) use mlctl_tests::{BACK, FRONT, assert_settled, item};
 
 /// Returns a sandbox with the two services of one program that does as it is told.
 fn knobs() -> Sandbox {
-    Sandbox::of_fixture("knobs", &[("knobs", env!("CARGO_BIN_EXE_knobs"))])
+    Sandbox::of_knobs(env!("CARGO_BIN_EXE_knobs"))
 }
 
 /// Returns the same with its first release deployed and verified.
@@ -32,19 +29,4 @@ async fn deployed() -> Sandbox {
     let sandbox = knobs();
     sandbox.mlctl(&["deploy"]).await.ends(0);
     sandbox
-}
-
-/// Returns the line of an item of `mlctl status -o json`.
-fn item<'a>(status: &'a Value, name: &str) -> &'a Value {
-    let items = status["items"].as_array().unwrap();
-    let named = |item: &&Value| item["item"].as_str().is_some_and(|id| id.ends_with(&format!("/{name}")));
-    items.iter().find(named).unwrap_or_else(|| panic!("no {name} in {status:#}"))
-}
-
-/// Asserts that every item runs as the release says.
-#[track_caller]
-fn assert_settled(status: &Value) {
-    for item in status["items"].as_array().unwrap() {
-        assert_eq!((&item["status"], &item["drift"]), (&"current".into(), &false.into()), "{status:#}");
-    }
 }

@@ -1,6 +1,6 @@
 //! Rollouts and a rollback under load: not one request of a user is lost, and the test could tell.
 
-use mlctl_tests::{Load, Sandbox, Tally, note, send};
+use mlctl_tests::{Load, Sandbox, Tally, at_full_length, note, send};
 use serde_json::json;
 
 use crate::{BACK, assert_settled, knobs};
@@ -18,7 +18,7 @@ async fn user(gateway: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_rollouts_and_a_rollback_lose_no_request() {
-    let full = std::env::var("MLCTL_TEST_LENGTH").is_ok_and(|length| length == "full");
+    let full = at_full_length();
     let sandbox = if full { Sandbox::whole_shipped() } else { Sandbox::of_shipped() };
     sandbox.mlctl(&["deploy"]).await.ends(0);
     let gateway = sandbox.url(GATEWAY);

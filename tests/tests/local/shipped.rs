@@ -107,6 +107,8 @@ async fn maintenance(sandbox: &Sandbox, gateway: &str) {
     sandbox.edit_service("catalog-service", "LOG_LEVEL: info", "LOG_LEVEL: warn");
     sandbox.mlctl(&["deploy", "--phase", "applications"]).await.ends(0);
     assert_eq!(get(&format!("{gateway}/api/products")).await.status, 503, "a deploy keeps maintenance");
+    // What was mended is proven before users are let in again: the load has the operator's token.
+    sandbox.mlctl(&["deploy", "--phase", "verification"]).await.ends(0).says("maintenance is on since");
     sandbox.mlctl(&["maintenance", "off"]).await.ends(0);
     mlctl_tests::eventually("maintenance to end", Duration::from_secs(5), async || {
         // Nobody is logged in here; what matters is who says so.

@@ -1,12 +1,13 @@
 //! The crate graph of docs/architecture.md: one way, and each heavy crate in its own corner.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
 
 use mlctl_tests::repository;
 use serde_json::Value;
 
-use crate::assert_none;
+use crate::{assert_none, read};
 
 /// A package of the workspace with what it names itself, dependencies for tests apart.
 struct Package {
@@ -117,4 +118,25 @@ fn core_knows_no_network_and_no_terminal() {
     let broken: Vec<String> =
         banned.iter().filter(|name| core.contains(**name)).map(|name| (*name).to_owned()).collect();
     assert_none("core decides and touches nothing", &broken);
+}
+
+#[test]
+fn the_fuzzer_stays_out_of_the_build() {
+    let lock = read(Path::new("Cargo.lock"));
+    let mut broken: Vec<String> = ["libfuzzer-sys", "mlctl-fuzz", "arbitrary"]
+        .iter()
+        .filter(|name| lock.contains(&format!("name = \"{name}\"")))
+        .map(|name| format!("Cargo.lock has {name}"))
+        .collect();
+    broken.extend(
+        packages()
+            .keys()
+            .filter(|name| *name == "mlctl-fuzz")
+            .map(|name| format!("the workspace has {name}")),
+    );
+    let own = read(Path::new("fuzz/Cargo.toml"));
+    if !own.lines().any(|line| line == "[workspace]") {
+        broken.push("fuzz/Cargo.toml begins no workspace of its own".to_owned());
+    }
+    assert_none("fuzz/ is a workspace of its own", &broken);
 }

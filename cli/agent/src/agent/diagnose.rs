@@ -1,16 +1,10 @@
 //! What to say about a workload: facts in, status and cause out. Pure.
 //!
-//! The rules for failing early are those of the deploy research: one crash may be chance, so a crash loop is terminal
-//! when every new replica was started again twice, or any of them four times.
+//! Here is what a local replica shows; when that means that waiting cannot help is core's table
+//! ([`mlctl_core::cause`]), the same for every target.
 
+use mlctl_core::cause::{CauseCode, Facts, judge, seconds};
 use mlctl_core::status::{Cause, Status, WorkloadStatus};
-
-/// Restarts of every new replica that make a crash loop.
-const LOOP_OF_ALL: u32 = 2;
-/// Restarts of one new replica that make a crash loop.
-const LOOP_OF_ONE: u32 = 4;
-/// How long a port may be taken before waiting is given up: an ending process frees it within moments.
-const PORT_PATIENCE_MS: u64 = 3_000;
 
 /// A workload and its replicas at one moment.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +23,8 @@ pub(super) struct WorkloadFacts {
     pub(super) progress_deadline_ms: u64,
     /// How long a replica has to stay ready.
     pub(super) min_ready_ms: u64,
+    /// How long its own probes let a replica take until it has to be ready.
+    pub(super) probe_budget_ms: u64,
     /// All replicas that have not ended.
     pub(super) replicas: Vec<ReplicaFacts>,
 }
@@ -69,6 +65,10 @@ pub(super) struct ExitFacts {
     pub(super) not_started: bool,
     /// Its program is not there.
     pub(super) artifact_missing: bool,
+    /// It exited with 0.
+    pub(super) with_zero: bool,
+    /// Processes that outlived it and were ended.
+    pub(super) left: u32,
 }
 
 /// Returns the status of a workload and why it is not current.
@@ -93,66 +93,91 @@ pub(super) fn diagnose(facts: &WorkloadFacts) -> WorkloadStatus {
 
 fn cause(facts: &WorkloadFacts, newest: &[&ReplicaFacts]) -> Option<Cause> {
     if facts.removed {
-        return Some(Cause::transient(
-            "draining",
-            format!("{} of its replicas still end", facts.replicas.len()),
-        ));
+        let text = format!("{} of its replicas still end", facts.replicas.len());
+        return Some(Cause::transient(CauseCode::Draining, text));
     }
-    if let Some((text, since_ms)) = &facts.port_taken {
-        let terminal = *since_ms >= PORT_PATIENCE_MS;
-        return Some(Cause { code: "port_taken".to_owned(), terminal, since: None, text: text.clone() });
-    }
-    let waiting = broken(newest).or_else(|| pending(facts, newest)).or_else(|| unserved(facts))?;
-    if !waiting.terminal && facts.stalled_ms >= facts.progress_deadline_ms {
-        let text = format!("no progress for {}: {}", seconds(facts.stalled_ms), waiting.text);
-        return Some(Cause::terminal("progress_deadline", text));
-    }
-    Some(waiting)
+    let found = port_taken(facts)
+        .or_else(|| broken(newest))
+        .or_else(|| pending(facts, newest))
+        .or_else(|| unserved(facts))?;
+    Some(judge(&Facts {
+        new_replicas: newest.len(),
+        probe_budget_ms: facts.probe_budget_ms + facts.min_ready_ms,
+        stalled_ms: facts.stalled_ms,
+        progress_deadline_ms: Some(facts.progress_deadline_ms),
+        ..found
+    }))
 }
 
-/// Returns the cause when new replicas ended that should run.
-fn broken(newest: &[&ReplicaFacts]) -> Option<Cause> {
+/// Returns what is seen when the stable port is somebody else's.
+fn port_taken(facts: &WorkloadFacts) -> Option<Facts> {
+    let (text, lasts_ms) = facts.port_taken.as_ref()?;
+    Some(Facts { lasts_ms: *lasts_ms, ..Facts::of(CauseCode::PortTaken, text) })
+}
+
+/// Returns what is seen when new replicas ended that should run.
+fn broken(newest: &[&ReplicaFacts]) -> Option<Facts> {
     let ended: Vec<(&ReplicaFacts, &ExitFacts)> = newest
         .iter()
         .filter(|r| !r.available)
         .filter_map(|r| r.exit.as_ref().map(|exit| (*r, exit)))
         .collect();
-    if let Some((replica, exit)) = ended.iter().find(|(_, exit)| exit.artifact_missing) {
-        return Some(Cause::terminal("artifact_missing", format!("{}: {}", replica.name, exit.words)));
-    }
-    if let Some((replica, exit)) = ended.iter().find(|(_, exit)| exit.not_started) {
-        return Some(Cause::terminal("exec_failed", format!("{}: {}", replica.name, exit.words)));
-    }
+    let hopeless = |code, is: fn(&ExitFacts) -> bool| {
+        let (replica, exit) = ended.iter().find(|(_, exit)| is(exit))?;
+        Some(Facts::of(code, format!("{}: {}", replica.name, exit.words)))
+    };
+    hopeless(CauseCode::ArtifactMissing, |exit| exit.artifact_missing)
+        .or_else(|| hopeless(CauseCode::ExecFailed, |exit| exit.not_started))
+        .or_else(|| restarted(&ended))
+}
+
+/// Returns what is seen of replicas that end and are started again, told by the worst of them.
+fn restarted(ended: &[(&ReplicaFacts, &ExitFacts)]) -> Option<Facts> {
     let (replica, exit) = ended.iter().max_by_key(|(replica, _)| replica.restarts)?;
-    let all = ended.len() == newest.len() && ended.iter().all(|(r, _)| r.restarts >= LOOP_OF_ALL);
-    let terminal = all || replica.restarts >= LOOP_OF_ONE;
     let again = match replica.restarts {
         0 => String::new(),
         1 => ", was started again once".to_owned(),
         times => format!(", was started again {times} times"),
     };
-    let text = format!("{}: {} after {}{again}", replica.name, exit.words, seconds(exit.ran_ms));
-    let code = match (exit.oom, terminal) {
-        (true, _) => "oom",
-        (false, true) => "crash_loop",
-        (false, false) => "exited",
+    let (code, why) = match exit {
+        ExitFacts { oom: true, .. } => (CauseCode::Oom, String::new()),
+        ExitFacts { with_zero: true, left: 1.., .. } => {
+            let who =
+                if exit.left == 1 { "1 process".to_owned() } else { format!("{} processes", exit.left) };
+            let why = format!(
+                "; it put itself in the background ({who} outlived it and had to be ended): run it in the foreground"
+            );
+            (CauseCode::Backgrounded, why)
+        }
+        ExitFacts { with_zero: true, .. } => {
+            (CauseCode::Exited, "; it ended by itself while it should run".to_owned())
+        }
+        _ => (CauseCode::Exited, String::new()),
     };
-    Some(Cause { code: code.to_owned(), terminal, since: None, text })
+    let text = format!("{}: {} after {}{again}{why}", replica.name, exit.words, seconds(exit.ran_ms));
+    let restarts = ended.iter().map(|(replica, _)| replica.restarts).collect();
+    Some(Facts { restarts, ..Facts::of(code, text) })
 }
 
 /// Returns what a healthy rollout still waits for.
-fn pending(facts: &WorkloadFacts, newest: &[&ReplicaFacts]) -> Option<Cause> {
+fn pending(facts: &WorkloadFacts, newest: &[&ReplicaFacts]) -> Option<Facts> {
     let (ready, available) =
         (count(newest.iter().filter(|r| r.ready)), count(newest.iter().filter(|r| r.available)));
     let missing = facts.desired.saturating_sub(ready);
     if missing > 0 {
         // How many are ready is told beside the cause; here is why the others are not.
+        let begun = count(newest.iter()).saturating_sub(ready).min(missing);
+        let later = match missing - begun {
+            0 => String::new(),
+            later => format!(", {later} to follow"),
+        };
         let answer = newest.iter().filter(|r| !r.ready).find_map(|r| r.answer.as_ref().map(|a| (&r.name, a)));
         return Some(match answer {
             Some((name, answer)) => {
-                Cause::transient("not_ready", format!("{missing} not ready ({name}: {answer})"))
+                Facts::of(CauseCode::NotReady, format!("{begun} not ready ({name}: {answer}){later}"))
             }
-            None => Cause::transient("starting", format!("{missing} starting")),
+            None if begun == 0 => Facts::of(CauseCode::Starting, format!("{missing} to be started")),
+            None => Facts::of(CauseCode::Starting, format!("{begun} starting{later}")),
         });
     }
     if available < facts.desired {
@@ -163,27 +188,23 @@ fn pending(facts: &WorkloadFacts, newest: &[&ReplicaFacts]) -> Option<Cause> {
             seconds(youngest.unwrap_or_default()),
             seconds(facts.min_ready_ms),
         );
-        return Some(Cause::transient("min_ready", text));
+        return Some(Facts::of(CauseCode::MinReady, text));
     }
     let old = facts.replicas.iter().filter(|r| r.leaving || !r.newest).count();
     let surplus = newest.len().saturating_sub(facts.desired as usize);
     (old + surplus > 0).then(|| {
         let text = format!("all {} new replicas available, {} old still end", facts.desired, old + surplus);
-        Cause::transient("draining", text)
+        Facts::of(CauseCode::Draining, text)
     })
 }
 
 /// Returns the cause when all replicas are as they should be and nobody can reach them.
-fn unserved(facts: &WorkloadFacts) -> Option<Cause> {
-    facts.unserved.then(|| Cause::transient("relay", "the relay does not serve its address yet"))
+fn unserved(facts: &WorkloadFacts) -> Option<Facts> {
+    facts.unserved.then(|| Facts::of(CauseCode::Relay, "the relay does not serve its address yet"))
 }
 
 fn count<T>(iterator: impl Iterator<Item = T>) -> u32 {
     u32::try_from(iterator.count()).unwrap_or(u32::MAX)
-}
-
-fn seconds(ms: u64) -> String {
-    format!("{}.{} s", ms / 1000, ms % 1000 / 100)
 }
 
 #[cfg(test)]
@@ -226,11 +247,11 @@ mod tests {
         let saying = ReplicaFacts { answer: Some("503: no tables".to_owned()), ..replica("c") };
         let leaving = ReplicaFacts { leaving: true, ..old("a") };
         for (replicas, expected) in [
-            (vec![], "in progress 0/0/2 starting: 2 starting"),
-            (vec![old("a"), old("b"), replica("c")], "in progress 2/1/2 starting: 2 starting"),
+            (vec![], "in progress 0/0/2 starting: 2 to be started"),
+            (vec![old("a"), old("b"), replica("c")], "in progress 2/1/2 starting: 1 starting, 1 to follow"),
             (
                 vec![old("a"), old("b"), saying],
-                "in progress 2/1/2 not_ready: 2 not ready (c: 503: no tables)",
+                "in progress 2/1/2 not_ready: 1 not ready (c: 503: no tables), 1 to follow",
             ),
             (
                 vec![old("a"), available("d"), young],
@@ -291,6 +312,44 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_ends_with_zero_is_told_what_is_wrong_with_that() {
+        let ended = |left, restarts| {
+            let exit =
+                ExitFacts { words: "exit code 0".to_owned(), with_zero: true, left, ..ExitFacts::default() };
+            facts(vec![old("a"), ReplicaFacts { exit: Some(exit), ..ended("c", restarts) }])
+        };
+        assert_eq!(
+            told(&ended(0, 0)),
+            "in progress 1/1/2 exited: c: exit code 0 after 0.0 s; it ended by itself while it should run"
+        );
+        assert_eq!(
+            told(&ended(2, 2)),
+            "failed 1/1/2 backgrounded!: c: exit code 0 after 0.0 s, was started again 2 times; it put itself in the \
+             background (2 processes outlived it and had to be ended): run it in the foreground"
+        );
+        assert!(
+            told(&ended(1, 0)).contains("backgrounded: ")
+                && told(&ended(1, 0)).contains("(1 process outlived")
+        );
+    }
+
+    #[test]
+    fn a_slow_start_within_its_budget_is_waited_for_whatever_the_deadline() {
+        let slow = |stalled_ms, replica| WorkloadFacts {
+            stalled_ms,
+            progress_deadline_ms: 2_000,
+            probe_budget_ms: 9_000,
+            ..facts(vec![old("a"), replica])
+        };
+        let young = || ReplicaFacts { available: false, ready_ms: 400, ..available("c") };
+        assert!(told(&slow(9_999, replica("c"))).starts_with("in progress 1/1/2 starting"));
+        assert!(told(&slow(9_999, young())).starts_with("in progress 2/1/2"));
+        assert!(told(&slow(10_000, replica("c"))).starts_with("failed 1/1/2 progress_deadline!"));
+        // A crash is no slow start.
+        assert!(told(&slow(2_000, ended("c", 0))).starts_with("failed 1/1/2 progress_deadline!"));
+    }
+
+    #[test]
     fn a_taken_port_is_given_a_moment() {
         let taken = |ms| WorkloadFacts {
             port_taken: Some(("port 3001 is taken".to_owned(), ms)),
@@ -313,7 +372,7 @@ mod tests {
         assert!(told(&stalled(59_999)).starts_with("in progress"));
         assert_eq!(
             told(&stalled(60_000)),
-            "failed 1/1/2 progress_deadline!: no progress for 60.0 s: 2 starting"
+            "failed 1/1/2 progress_deadline!: no progress for 60.0 s: 1 starting, 1 to follow"
         );
         let done = WorkloadFacts { stalled_ms: 90_000, ..facts(vec![available("a"), available("b")]) };
         assert_eq!(told(&done), "current 2/2/2");

@@ -1,7 +1,7 @@
 //! Files beside the replicas of a workload: written before a start, rewritten live, changed when their time has come.
 
 use jiff::Timestamp;
-use mlctl_core::local_protocol::FileSpec;
+use mlctl_core::local_protocol::{FileSpec, StateChange};
 use mlctl_core::ports::ErrorKind;
 use tokio::time::Instant;
 
@@ -30,6 +30,35 @@ impl Supervisor {
         self.write_file(name, &file)?;
         if let Some(workload) = self.workloads.get_mut(name) {
             workload.keep(&self.layout, record)?;
+        }
+        Ok(())
+    }
+
+    /// Changes files that clients keep in the state folder, in order; each lasts when this returns.
+    pub(super) fn keep(&self, changes: &[StateChange]) -> Result<(), Refusal> {
+        if let Some(change) = changes.iter().find(|change| !change.is_allowed()) {
+            let reason = format!("{:?} is not among what clients keep in the state folder", change.path());
+            return Err(refusal(ErrorKind::Invalid, reason));
+        }
+        for change in changes {
+            let path = self.layout.root().join(change.path());
+            if let Some(folder) = path.parent() {
+                disk::make_private_folder(folder)?;
+            }
+            match change {
+                StateChange::Write { content, .. } => {
+                    disk::write(&path, content.as_bytes(), disk::Durability::Power)?;
+                }
+                StateChange::Link { to, .. } => disk::link(&path, to)?,
+                StateChange::Remove { .. } if path.is_dir() => {
+                    std::fs::remove_dir_all(&path).map_err(AgentError::file("remove", &path))?;
+                    disk::sync_parent(&path).map_err(AgentError::file("remove", &path))?;
+                }
+                StateChange::Remove { .. } => {
+                    disk::remove(&path)?;
+                    disk::sync_parent(&path).map_err(AgentError::file("remove", &path))?;
+                }
+            }
         }
         Ok(())
     }

@@ -1,16 +1,91 @@
-//! The one lease of the folder: who may write, until when, proven by a number that only grows.
+//! The one lease of the folder and the line before it: who may write, until when, proven by a number that only grows.
+//!
+//! Time that decides anything is the machine's time since boot, which no jump of the wall clock moves and which goes
+//! on while the machine sleeps; wall time is only shown. After a boot everybody is dead.
+
+mod line;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
 
 use jiff::Timestamp;
-use mlctl_core::ports::{ErrorKind, Fence, LockHolder, LockRequest};
+use mlctl_core::ports::{ErrorKind, Fence, LockHolder, LockRequest, LockState, Standing};
+use mlctl_core::release::Operator;
 use serde::{Deserialize, Serialize};
+
+pub(super) use line::Answer;
+use line::Line;
+
+/// A moment as the agent sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Moment {
+    /// What people read.
+    pub(super) wall: Timestamp,
+    /// Time since boot: what is compared.
+    pub(super) up: Duration,
+}
+
+impl Moment {
+    /// Returns the present one.
+    pub(super) fn now() -> Self {
+        let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let seconds = u64::try_from(up.tv_sec).unwrap_or_default();
+        let nanos = u32::try_from(up.tv_nsec).unwrap_or_default();
+        Self { wall: Timestamp::now(), up: Duration::new(seconds, nanos) }
+    }
+}
+
+/// The lease and its line.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LeaseBook {
+    /// What is on disk.
+    kept: Kept,
+    /// Who waits, and when each asked last.
+    line: Line,
+}
 
 /// The lease as it is on disk.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct LeaseBook {
+#[serde(default)]
+pub(super) struct Kept {
+    /// The boot that all times since boot count from.
+    boot: String,
     /// Who holds it, or held it last.
-    holder: Option<LockHolder>,
+    holder: Option<Held>,
     /// The highest fence ever given.
     highest: u64,
+    /// Who waits.
+    line: Vec<mlctl_core::ports::Waiter>,
+    /// The highest ticket ever given.
+    tickets: u64,
+    /// Who was the last to take a lease away, and whose.
+    broken: Option<Broken>,
+}
+
+/// The holder with the end that decides.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Held {
+    #[serde(flatten)]
+    shown: LockHolder,
+    /// Milliseconds since boot at which it expires.
+    #[serde(default)]
+    until_ms: u64,
+}
+
+impl Held {
+    fn prolong(&mut self, now: Moment) {
+        self.shown.expires = shown_end(now, &self.shown.request);
+        self.until_ms = millis(now.up + self.shown.request.ttl);
+    }
+}
+
+/// A lease that was taken away.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Broken {
+    fence: Fence,
+    by: Operator,
+    at: Timestamp,
 }
 
 /// A refusal, in the words of the protocol.
@@ -25,164 +100,190 @@ pub(super) struct Refusal {
 }
 
 impl LeaseBook {
-    /// Returns who holds it now. `is_dead` says that the process a request names has ended; its lease then is free
-    /// before its time.
-    pub(super) fn holder(
-        &self,
-        now: Timestamp,
-        is_dead: impl Fn(&LockRequest) -> bool,
-    ) -> Option<&LockHolder> {
-        self.holder.as_ref().filter(|h| now < h.expires && !is_dead(&h.request))
+    /// Opens what an earlier agent kept. Of another boot nobody lives; of this one, everybody in line has until now
+    /// asked in time.
+    pub(super) fn open(mut kept: Kept, boot: &str, now: Moment) -> Self {
+        if !kept.boot.is_empty() && kept.boot != boot {
+            kept.holder = None;
+            kept.line.clear();
+        }
+        boot.clone_into(&mut kept.boot);
+        let line = Line::open(std::mem::take(&mut kept.line), now);
+        Self { kept, line }
     }
 
-    /// Gives the lease to the one who asks, unless another holds it.
+    /// Returns what has to be on disk.
+    pub(super) fn kept(&self) -> Kept {
+        Kept { line: self.line.waiters().cloned().collect(), ..self.kept.clone() }
+    }
+
+    /// Says where the lease stands. `is_dead` says that the process a request names has ended; its lease then is free
+    /// before its time.
+    fn standing(&self, now: Moment, is_dead: impl Fn(&LockRequest) -> bool) -> Standing {
+        match &self.kept.holder {
+            None => Standing::Free,
+            Some(held) if is_dead(&held.shown.request) => Standing::Dead,
+            Some(held) if millis(now.up) >= held.until_ms => Standing::Expired,
+            Some(_) => Standing::Held,
+        }
+    }
+
+    /// Tells all there is to tell.
+    pub(super) fn state(&mut self, now: Moment, is_dead: impl Fn(&LockRequest) -> bool) -> LockState {
+        self.line.tidy(now, &is_dead);
+        LockState {
+            standing: self.standing(now, &is_dead),
+            holder: self.kept.holder.as_ref().map(|held| held.shown.clone()),
+            line: self.line.waiters().cloned().collect(),
+        }
+    }
+
+    /// Gives the lease to the one who asks, unless another holds it or stands in line for it.
     pub(super) fn take(
         &mut self,
         request: &LockRequest,
-        now: Timestamp,
+        now: Moment,
         is_dead: impl Fn(&LockRequest) -> bool,
     ) -> Result<LockHolder, Refusal> {
-        if let Some(holder) = self.holder(now, is_dead) {
-            let who = &holder.request;
-            return Err(Refusal {
-                kind: ErrorKind::Conflict,
-                reason: format!("{} by {} holds it since {}", who.operation, who.operator, holder.since),
-                holder: Some(Box::new(holder.clone())),
-            });
-        }
-        self.highest += 1;
-        let holder = LockHolder {
-            request: request.clone(),
-            since: now,
-            expires: end(now, request),
-            fence: Fence(self.highest),
+        let state = self.state(now, &is_dead);
+        let who = |request: &LockRequest| format!("{} by {}", request.operation, request.operator);
+        let reason = match (state.held(), state.line.as_slice()) {
+            (Some(holder), []) => {
+                format!("{} holds it since {}", who(&holder.request), holder.since)
+            }
+            (Some(holder), line) => {
+                let count = line.len();
+                format!("{} holds it since {}, and {count} in line", who(&holder.request), holder.since)
+            }
+            (None, []) => return Ok(self.give(request, now)),
+            (None, [first, ..]) => {
+                let count = state.line.len();
+                format!("{count} in line for it, {} since {} the first", who(&first.request), first.since)
+            }
         };
-        self.holder = Some(holder.clone());
-        Ok(holder)
+        let holder = state.held().cloned().map(Box::new);
+        Err(Refusal { kind: ErrorKind::Conflict, reason, holder })
+    }
+
+    /// Gives the lease to the one who asks when it is its turn, else a place in line.
+    pub(super) fn stand_in_line(
+        &mut self,
+        request: &LockRequest,
+        now: Moment,
+        is_dead: impl Fn(&LockRequest) -> bool,
+    ) -> Answer {
+        // The answer to an earlier question got lost: it is its lease all the same.
+        if let Some(held) = self.kept.holder.as_mut().filter(|held| held.shown.request == *request) {
+            // It counts from now: what it had left may end before the holder's first renewal.
+            held.prolong(now);
+            return Answer::Ours(held.shown.clone());
+        }
+        self.line.tidy(now, &is_dead);
+        let free = self.standing(now, &is_dead) != Standing::Held;
+        if free && self.line.waiters().next().is_none_or(|first| first.request == *request) {
+            self.line.leave(request);
+            return Answer::Ours(self.give(request, now));
+        }
+        self.line.stand(request, &mut self.kept.tickets, now);
+        Answer::Waits(self.state(now, is_dead))
+    }
+
+    /// Forgets a request: its place in line, and the lease if it was given meanwhile.
+    pub(super) fn leave_line(&mut self, request: &LockRequest) {
+        self.line.leave(request);
+        self.kept.holder.take_if(|held| held.shown.request == *request);
+    }
+
+    fn give(&mut self, request: &LockRequest, now: Moment) -> LockHolder {
+        self.kept.highest += 1;
+        let shown = LockHolder {
+            request: request.clone(),
+            since: now.wall,
+            expires: shown_end(now, request),
+            fence: Fence(self.kept.highest),
+        };
+        self.kept.holder = Some(Held { shown: shown.clone(), until_ms: millis(now.up + request.ttl) });
+        shown
     }
 
     /// Prolongs the lease. Late is fine as long as nobody took it: nothing was written in between.
-    pub(super) fn renew(&mut self, fence: Fence, now: Timestamp) -> Result<(), Refusal> {
-        match &mut self.holder {
-            Some(holder) if holder.fence == fence => {
-                holder.expires = end(now, &holder.request);
-                Ok(())
+    pub(super) fn renew(&mut self, fence: Fence, run: Option<String>, now: Moment) -> Result<(), Refusal> {
+        self.check(fence)?;
+        if let Some(held) = &mut self.kept.holder {
+            held.prolong(now);
+            if let Some(run) = run {
+                held.shown.request.run = run;
             }
-            other => Err(lost(fence, other.as_ref())),
         }
+        Ok(())
     }
 
     /// Ends the lease; says whether it was held with that fence.
     pub(super) fn release(&mut self, fence: Fence) -> bool {
-        let held = self.holder.as_ref().is_some_and(|h| h.fence == fence);
-        if held {
-            self.holder = None;
+        self.kept.holder.take_if(|held| held.shown.fence == fence).is_some()
+    }
+
+    /// Takes the lease of that fence away from whoever has it.
+    pub(super) fn take_away(
+        &mut self,
+        fence: Fence,
+        by: &Operator,
+        force: bool,
+        now: Moment,
+        is_dead: impl Fn(&LockRequest) -> bool,
+    ) -> Result<(), Refusal> {
+        let state = self.state(now, is_dead);
+        let Some(holder) = state.holder else {
+            return Err(Refusal {
+                kind: ErrorKind::Conflict,
+                reason: "nobody holds it any more".to_owned(),
+                holder: None,
+            });
+        };
+        let refused =
+            |kind, reason: String| Err(Refusal { kind, reason, holder: Some(Box::new(holder.clone())) });
+        let who = format!("{} by {}", holder.request.operation, holder.request.operator);
+        if holder.fence != fence {
+            return refused(ErrorKind::Conflict, format!("by now {who} holds it, since {}", holder.since));
         }
-        held
-    }
-
-    /// Refuses a write whose lease is not the present one.
-    pub(super) fn check(&self, fence: Fence, now: Timestamp) -> Result<(), Refusal> {
-        match &self.holder {
-            Some(holder) if holder.fence == fence && now < holder.expires => Ok(()),
-            other => Err(lost(fence, other.as_ref())),
+        if state.standing == Standing::Held && !force {
+            return refused(ErrorKind::Denied, format!("{who} holds and renews it since {}", holder.since));
         }
+        self.kept.holder = None;
+        self.kept.broken = Some(Broken { fence, by: by.clone(), at: now.wall });
+        Ok(())
     }
-}
 
-fn end(now: Timestamp, request: &LockRequest) -> Timestamp {
-    now.checked_add(request.ttl).unwrap_or(Timestamp::MAX)
-}
-
-fn lost(fence: Fence, holder: Option<&LockHolder>) -> Refusal {
-    let reason = match holder {
-        Some(holder) if holder.fence == fence => format!("the lease ended at {}", holder.expires),
-        Some(holder) => format!(
-            "fence {} is not that of the lease, which {} took at {}",
-            fence.0, holder.request.operator, holder.since
-        ),
-        None => format!("nobody holds the lease, so fence {} is no longer valid", fence.0),
-    };
-    Refusal {
-        kind: ErrorKind::LeaseLost,
-        reason,
-        holder: holder.filter(|h| h.fence != fence).cloned().map(Box::new),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use jiff::ToSpan as _;
-    use mlctl_core::release::Operator;
-
-    use super::*;
-
-    fn request(name: &str) -> LockRequest {
-        LockRequest {
-            operation: "deploy".to_owned(),
-            operator: Operator { name: name.to_owned(), host: "h".to_owned() },
-            run: "run".to_owned(),
-            pid: 1,
-            pid_start: 1,
-            ttl: Duration::from_secs(15),
+    /// Refuses a write whose lease is not the present one. One that nobody took after its time is still the present
+    /// one: no other has written since.
+    pub(super) fn check(&self, fence: Fence) -> Result<(), Refusal> {
+        match &self.kept.holder {
+            Some(held) if held.shown.fence == fence => Ok(()),
+            other => Err(self.lost(fence, other.as_ref())),
         }
     }
 
-    fn at(seconds: i64) -> Timestamp {
-        Timestamp::UNIX_EPOCH + seconds.seconds()
+    fn lost(&self, fence: Fence, held: Option<&Held>) -> Refusal {
+        let broken = self.kept.broken.as_ref().filter(|broken| broken.fence == fence);
+        let reason = match (broken, held) {
+            (Some(broken), _) => {
+                format!("{} took it away at {} (mlctl lock release)", broken.by, broken.at)
+            }
+            (None, Some(Held { shown, .. })) => {
+                let LockRequest { operation, operator, run, .. } = &shown.request;
+                format!("{operation} by {operator} (run {run}) holds it since {}", shown.since)
+            }
+            (None, None) => format!("it ended, and fence {} is no longer valid", fence.0),
+        };
+        let holder = held.map(|held| Box::new(held.shown.clone()));
+        Refusal { kind: ErrorKind::LeaseLost, reason, holder }
     }
+}
 
-    fn living(_: &LockRequest) -> bool {
-        false
-    }
+fn shown_end(now: Moment, request: &LockRequest) -> Timestamp {
+    now.wall.checked_add(request.ttl).unwrap_or(Timestamp::MAX)
+}
 
-    #[test]
-    fn a_held_lease_is_a_conflict_that_names_the_holder() {
-        let mut book = LeaseBook::default();
-        let ann = book.take(&request("ann"), at(0), living).unwrap();
-        let refusal = book.take(&request("bob"), at(14), living).unwrap_err();
-        assert_eq!(refusal.kind, ErrorKind::Conflict);
-        assert_eq!(refusal.holder.as_deref(), Some(&ann));
-        assert_eq!(refusal.reason, "deploy by ann@h holds it since 1970-01-01T00:00:00Z");
-    }
-
-    #[test]
-    fn fences_only_grow_and_old_ones_write_nothing() {
-        let mut book = LeaseBook::default();
-        let ann = book.take(&request("ann"), at(0), living).unwrap().fence;
-        assert_eq!(book.check(ann, at(14)), Ok(()));
-        assert_eq!(book.check(ann, at(15)).unwrap_err().kind, ErrorKind::LeaseLost);
-        let bob = book.take(&request("bob"), at(15), living).unwrap().fence;
-        assert!(bob > ann);
-        assert_eq!(book.check(ann, at(16)).unwrap_err().kind, ErrorKind::LeaseLost);
-        assert_eq!(book.renew(ann, at(16)).unwrap_err().kind, ErrorKind::LeaseLost);
-        assert!(!book.release(ann));
-        assert_eq!(book.check(bob, at(16)), Ok(()));
-        assert!(book.release(bob));
-        assert!(!book.release(bob));
-        assert_eq!(book.check(bob, at(17)).unwrap_err().kind, ErrorKind::LeaseLost);
-        let again: LeaseBook = serde_json::from_str(&serde_json::to_string(&book).unwrap()).unwrap();
-        assert_eq!(again.clone().take(&request("eve"), at(18), living).unwrap().fence, Fence(3));
-        assert_eq!(again, book);
-    }
-
-    #[test]
-    fn renewing_prolongs_and_may_be_late_when_nobody_took_it() {
-        let mut book = LeaseBook::default();
-        let fence = book.take(&request("ann"), at(0), living).unwrap().fence;
-        book.renew(fence, at(10)).unwrap();
-        assert_eq!(book.check(fence, at(24)), Ok(()));
-        book.renew(fence, at(60)).unwrap();
-        assert_eq!(book.check(fence, at(61)), Ok(()));
-    }
-
-    #[test]
-    fn the_lease_of_a_dead_process_is_free_at_once() {
-        let mut book = LeaseBook::default();
-        book.take(&request("ann"), at(0), living).unwrap();
-        assert!(book.holder(at(1), |_| true).is_none());
-        assert_eq!(book.take(&request("ann"), at(1), |_| true).unwrap().fence, Fence(2));
-    }
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

@@ -20,6 +20,7 @@ mod rollout;
 mod runs;
 mod server;
 mod shims;
+mod start;
 mod supervisor;
 mod view;
 mod workload;
@@ -27,8 +28,12 @@ mod workload;
 use std::path::PathBuf;
 
 use mlctl_core::local_protocol::Layout;
+use nix::sys::resource::{Resource, getrlimit};
 
 use crate::{AgentError, disk, runtime};
+
+/// Files that an agent of a few dozen replicas has open: three a replica, and its clients.
+const OPEN_FILES: u64 = 256;
 
 /// What an agent is started with.
 #[derive(Debug, Clone)]
@@ -46,15 +51,28 @@ pub struct Settings {
 /// # Errors
 /// Another agent has the folder ([`AgentError::Held`]), or its files or sockets cannot be used.
 pub fn run(settings: Settings) -> Result<(), AgentError> {
+    // An agent that starves half-way could neither go on nor be asked to end.
+    let (_, files) =
+        getrlimit(Resource::RLIMIT_NOFILE).map_err(AgentError::process("read the limits of", "the agent"))?;
+    if files < OPEN_FILES {
+        return Err(AgentError::Limit {
+            what: "open files",
+            has: files,
+            needs: OPEN_FILES,
+            how: "ulimit -Hn",
+        });
+    }
     let layout = Layout::new(&settings.folder);
     disk::make_private_folder(layout.root())?;
-    let lock = disk::lock(&layout.agent_lock())?;
-    runtime::prepare(&settings.runtime)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(AgentError::process("start", "the agent's runtime"))?;
-    let result = runtime.block_on(server::serve(settings, layout));
-    drop(lock);
-    result
+    runtime.block_on(async {
+        let lock = disk::lock_soon(&layout.agent_lock()).await?;
+        runtime::prepare(&settings.runtime)?;
+        let result = server::serve(settings, layout).await;
+        drop(lock);
+        result
+    })
 }

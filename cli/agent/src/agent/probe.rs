@@ -4,8 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Empty};
 use hyper::Request;
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use mlctl_core::local_protocol::HealthSpec;
 use tokio::net::TcpStream;
@@ -168,8 +169,7 @@ impl Asker {
             if status.is_success() {
                 return Ok(());
             }
-            let body = Limited::new(response.into_body(), BODY_BYTES).collect().await;
-            let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+            let body = beginning(response.into_body()).await;
             Err(match first_line(&body) {
                 Some(line) => format!("{path} answers {status}: {line}"),
                 None => format!("{path} answers {status}"),
@@ -187,6 +187,18 @@ impl Asker {
             },
         }
     }
+}
+
+/// Returns as much of a body as is read of it, however long it is or when it breaks off.
+async fn beginning(mut body: Incoming) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while bytes.len() < BODY_BYTES
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        bytes.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+    }
+    bytes.truncate(BODY_BYTES);
+    bytes
 }
 
 /// Returns the first line of a body that says anything, free of control characters and cut to what people read.

@@ -1,22 +1,18 @@
 //! One replica: its shim, its state, and what is known of its health.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::path::Path;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use mlctl_core::local_protocol::{EnvSource, Layout, SocketMode};
+use mlctl_core::local_protocol::SocketMode;
 use rustix::process::Signal;
-use tokio::process::Child;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::fill::{Values, wants_metrics_port};
-use super::ports::free_port;
-use super::shims::start_shim;
-use crate::process::{Process, Usage};
-use crate::record::{ExitRecord, Intent, PassedSocket, ReplicaFolder, ReplicaRecord, ShimSpec, ShimStatus};
+use super::workload::Workload;
+use crate::process::{Process, Usage, kill_shim};
+use crate::record::{ExitRecord, Intent, ReplicaFolder, ReplicaRecord, ShimStatus};
+use crate::shim::END_WAIT;
 use crate::{AgentError, disk};
 
 /// First pause before a replica that ended is started again; doubled each time.
@@ -27,14 +23,20 @@ const BACK_OFF_MOST: Duration = Duration::from_secs(30);
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 /// A shim gets this much longer than its own grace before the agent kills its replica.
 const SHIM_SLACK: Duration = Duration::from_secs(2);
-/// Variables of the agent's own environment that every program gets.
-const INHERITED: [&str; 5] = ["PATH", "HOME", "LANG", "TZ", "TMPDIR"];
+/// How long a shim may take to tell of its program: it waits for a listening socket, and the machine may be busy.
+const START_WAIT: Duration = Duration::from_secs(20);
+/// How long a shim may take to tell how its program ended. It ends what the program has left first, and reads the end
+/// of the log; killed before, it could tell neither what was left nor that memory ran out.
+const REAP_WAIT: Duration = END_WAIT.saturating_add(Duration::from_secs(3));
 
 /// Where a replica is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     /// Its shim was started and has not told of the program yet.
-    Starting,
+    Starting {
+        /// When it is given up.
+        deadline: Instant,
+    },
     /// Its program runs.
     Running,
     /// It ended and will be started again.
@@ -72,6 +74,8 @@ pub(super) struct Replica {
     /// What it last answered in place of "ready".
     pub(super) answer: Option<String>,
     pub(super) prober: Option<AbortHandle>,
+    /// How its program ended, as long as its shim has not told.
+    pub(super) left: Option<ExitStatus>,
     /// True once its shim was asked to kill its run.
     killed: bool,
     sample: Option<(Instant, Usage)>,
@@ -96,7 +100,7 @@ impl Replica {
             name,
             folder,
             record,
-            state: State::Starting,
+            state: State::Starting { deadline: Instant::now() + START_WAIT },
             since,
             run: 0,
             shim: None,
@@ -104,6 +108,7 @@ impl Replica {
             ready_at: None,
             answer: None,
             prober: None,
+            left: None,
             killed: false,
             sample: None,
             cpu_millis: None,
@@ -146,93 +151,25 @@ impl Replica {
         self.record.port.or(self.record.metrics_port)
     }
 
-    /// Starts its shim. Ports are chosen anew unless the last run was ready with them.
-    pub(super) fn start(
-        &mut self,
-        layout: &Layout,
-        relay: &Path,
-        taken: &BTreeSet<u16>,
-    ) -> Result<Child, AgentError> {
-        self.run += 1;
-        self.choose_ports(taken)?;
-        if let Some(artifact) = &self.record.spec.artifact {
-            let path = layout.artifact(artifact);
-            if !path.exists() {
-                return Err(AgentError::file("start", &path)(io::ErrorKind::NotFound.into()));
-            }
-        }
-        disk::make_private_folder(&self.folder.work())?;
-        disk::remove(&self.folder.exit())?;
-        disk::write_json(
-            &self.folder.shim_spec(),
-            &self.shim_spec(layout, relay),
-            disk::Durability::Process,
-        )?;
-        self.save()?;
-        let child = start_shim(&self.folder)?;
-        self.shim = child.id().map(Process::of_child);
-        self.program = None;
+    pub(super) fn begin(&mut self, shim: Option<Process>) {
+        self.shim = shim;
+        (self.program, self.left) = (None, None);
         self.ready_at = None;
         self.answer = None;
         self.killed = false;
-        self.enter(State::Starting);
-        Ok(child)
+        self.enter(State::Starting { deadline: Instant::now() + START_WAIT });
     }
 
-    fn choose_ports(&mut self, taken: &BTreeSet<u16>) -> Result<(), AgentError> {
-        if self.record.proven {
-            return Ok(());
-        }
-        let spec = &self.record.spec;
-        let own = spec.port.is_some() && spec.socket == SocketMode::Relay;
-        let metrics = wants_metrics_port(spec);
-        let mut taken = taken.clone();
-        let mut next = |wanted: bool| {
-            if !wanted {
-                return Ok(None);
-            }
-            let port = free_port(&mut rand::rng(), &taken)
-                .map_err(AgentError::process("find a free port for", self.name.clone()))?;
-            taken.insert(port);
-            Ok(Some(port))
-        };
-        (self.record.port, self.record.metrics_port) = (next(own)?, next(metrics)?);
-        Ok(())
-    }
-
-    fn shim_spec(&self, layout: &Layout, relay: &Path) -> ShimSpec {
-        let spec = &self.record.spec;
-        // A passed socket keeps the stable port: the program shows it, and a health check from outside asks there.
-        let port = self.record.port.or(spec.port);
-        let values = Values { layout, spec, port, metrics_port: self.record.metrics_port };
-        let inherited = INHERITED.into_iter().filter_map(|name| {
-            std::env::var(name).ok().map(|value| (name.to_owned(), EnvSource::Text(value)))
-        });
-        let own = spec.env.iter().map(|(name, source)| {
-            let source = match source {
-                EnvSource::Text(text) => EnvSource::Text(values.fill(text)),
-                secret => secret.clone(),
-            };
-            (name.clone(), source)
-        });
-        let env: BTreeMap<String, EnvSource> = inherited.chain(own).collect();
-        ShimSpec {
-            argv: spec.argv.iter().map(|word| values.fill(word)).collect(),
-            env,
-            directory: match &spec.directory {
-                Some(directory) => values.fill(directory).into(),
-                None => self.folder.work(),
-            },
-            root: layout.root().to_owned(),
-            limits: spec.limits,
-            stop_signal: spec.update.stop_signal.clone(),
-            grace_ms: self.grace_ms(),
-            passed: (spec.socket == SocketMode::Passed && spec.port.is_some())
-                .then(|| PassedSocket { relay: relay.to_owned(), service: self.record.service.clone() }),
+    /// Takes over a start that an earlier agent has begun.
+    pub(super) fn expect(&mut self, shim: Process) {
+        self.run += 1;
+        self.begin(Some(shim));
+        if self.record.intent != Intent::Run {
+            self.signal_end();
         }
     }
 
-    const fn grace_ms(&self) -> u64 {
+    pub(super) const fn grace_ms(&self) -> u64 {
         self.record.spec.update.drain_ms.saturating_add(self.record.spec.update.stop_grace_ms)
     }
 
@@ -241,13 +178,14 @@ impl Replica {
     pub(super) fn adopt(&mut self, status: &ShimStatus) {
         self.run += 1;
         self.shim = Some(status.shim);
-        self.program = Some(status.program);
+        self.note_program(status);
+        self.killed = false;
         self.state = match self.record.intent {
             Intent::Run => State::Running,
             _ => State::Stopping { deadline: self.kill_deadline() },
         };
         self.since = status.started_at;
-        if self.record.proven && self.record.intent == Intent::Run {
+        if self.record.proven && self.record.intent == Intent::Run && status.program.is_alive() {
             let lasting = Duration::from_millis(self.record.spec.update.min_ready_ms);
             let now = Instant::now();
             self.ready_at = Some(now.checked_sub(lasting).unwrap_or(now));
@@ -260,9 +198,32 @@ impl Replica {
         if self.shim != Some(status.shim) {
             return None;
         }
-        self.program = Some(status.program);
+        self.note_program(&status);
         self.enter(State::Running);
         Some(status)
+    }
+
+    /// Takes note of what a shim tells. Its ports are those its program was told, whatever we chose since.
+    fn note_program(&mut self, status: &ShimStatus) {
+        (self.program, self.left) = (Some(status.program), None);
+        if let Some(ports) = status.ports.filter(|_| !self.record.proven) {
+            (self.record.port, self.record.metrics_port) = (ports.own, ports.metrics);
+        }
+    }
+
+    /// Takes note that its program has ended and its shim has not. It is given time to tell how, then killed.
+    pub(super) fn program_ended(&mut self) {
+        if let Some(prober) = self.prober.take() {
+            prober.abort();
+        }
+        if matches!(self.state, State::Draining { .. }) {
+            self.record.intent = Intent::Stop;
+            let _ = self.save();
+        }
+        self.ready_at = None;
+        self.left = self.program.and_then(Process::left_status);
+        self.killed = true;
+        self.enter(State::Stopping { deadline: Instant::now() + REAP_WAIT });
     }
 
     /// Begins its way out: drained first when its connections can be counted.
@@ -275,10 +236,12 @@ impl Replica {
                 let deadline = Instant::now() + Duration::from_millis(update.drain_ms);
                 self.enter(State::Draining { deadline });
             }
-            State::Starting | State::Running => self.stop(),
-            State::Stopping { .. } | State::Draining { .. } | State::Ended => {
+            State::Starting { .. } | State::Running => self.stop(),
+            State::Stopping { .. } | State::Draining { .. } => {
                 self.record.intent = Intent::Stop;
+                let _ = self.save();
             }
+            State::Ended => {}
         }
         if let Some(prober) = self.prober.take() {
             prober.abort();
@@ -305,19 +268,26 @@ impl Replica {
 
     /// Kills its run; the second time, a shim that does not obey.
     pub(super) fn kill(&mut self) {
-        if let Some(shim) = self.shim {
-            shim.signal(if self.killed { Signal::KILL } else { Signal::QUIT });
+        match self.shim {
+            Some(shim) if self.killed => kill_shim(shim),
+            Some(shim) => {
+                shim.signal(Signal::QUIT);
+            }
+            None => {}
         }
         self.killed = true;
-        self.enter(State::Stopping { deadline: Instant::now() + SHIM_SLACK });
+        self.enter(State::Stopping { deadline: Instant::now() + REAP_WAIT });
     }
 
     fn kill_deadline(&self) -> Instant {
-        Instant::now() + Duration::from_millis(self.grace_ms()) + SHIM_SLACK
+        // The next one kills the shim itself when its run was to be killed already.
+        let slack = if self.killed { REAP_WAIT } else { SHIM_SLACK };
+        Instant::now() + Duration::from_millis(self.grace_ms()) + slack
     }
 
     /// Takes note that its run has ended.
-    pub(super) fn ended(&mut self, exit: ExitRecord) {
+    pub(super) fn ended(&mut self, mut exit: ExitRecord) {
+        exit.sick = self.record.sick.take();
         if let Some(prober) = self.prober.take() {
             prober.abort();
         }
@@ -335,6 +305,24 @@ impl Replica {
         } else {
             self.end();
         }
+    }
+
+    /// Says whether it is of a workload's newest revision.
+    pub(super) fn is_of(&self, workload: &Workload) -> bool {
+        self.record.service == workload.record.spec.name && self.record.revision == workload.revision
+    }
+
+    /// Forgets how it failed so far: somebody asks for it anew, so it is started at once and judged afresh.
+    pub(super) fn try_again(&mut self) {
+        if !self.record.failing {
+            return;
+        }
+        self.record.failing = false;
+        self.record.restarts_in_row = 0;
+        if let State::BackOff { .. } = self.state {
+            self.enter(State::BackOff { until: Instant::now() });
+        }
+        let _ = self.save();
     }
 
     fn end(&mut self) {

@@ -7,8 +7,8 @@ use mlctl_core::ports::{ErrorKind, Fence, LockRequest};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::lease::Refusal;
-use super::replica::State;
+use super::lease::{Answer, LeaseBook, Moment, Refusal};
+use super::replica::{Replica, State};
 use super::supervisor::Supervisor;
 use super::workload::Workload;
 use crate::record::WorkloadRecord;
@@ -39,23 +39,26 @@ impl Supervisor {
     /// Answers one request; a client that has gone is no matter.
     pub(super) fn answer(&mut self, request: Request, reply: oneshot::Sender<Response>) {
         let response = match request {
-            Request::Shutdown { .. } => {
-                self.begin_stop(reply);
-                return;
-            }
+            Request::Shutdown { fence, .. } => match self.check_stop(fence) {
+                Ok(fence) => {
+                    self.begin_stop(fence, reply);
+                    return;
+                }
+                Err(refusal) => refusal.into(),
+            },
             other => self.carry_out(other).unwrap_or_else(Response::from),
         };
         let _ = reply.send(response);
     }
 
     fn carry_out(&mut self, request: Request) -> Result<Response, Refusal> {
-        let now = Timestamp::now();
+        let now = Moment::now();
         Ok(match request {
             Request::Hello { .. } => {
                 Response::Hello { protocol: PROTOCOL, build: self.build.clone(), pid: std::process::id() }
             }
             Request::Put { fence, digest, spec, replicas } => {
-                self.lease.check(fence, now)?;
+                self.lease.check(fence)?;
                 applied(self.put(*spec, digest, replicas)?)
             }
             Request::Remove { fence, name } => {
@@ -67,8 +70,14 @@ impl Supervisor {
             Request::Restart { fence, name, token } => {
                 applied(self.change(fence, &name, false, |r| r.restart = Some(token))?)
             }
-            Request::File { name, file } => {
+            Request::File { fence, name, file } => {
+                self.lease.check(fence)?;
                 self.put_file(&name, file)?;
+                Response::Done
+            }
+            Request::Keep { fence, changes } => {
+                self.lease.check(fence)?;
+                self.keep(&changes)?;
                 Response::Done
             }
             Request::Observe => {
@@ -83,18 +92,34 @@ impl Supervisor {
                 let holder = self.with_lease(|lease, is_dead| lease.take(&lock, now, is_dead))?;
                 Response::Locked { holder }
             }
-            Request::Renew { fence } => {
-                self.with_lease(|lease, _| lease.renew(fence, now))?;
+            Request::StandInLine { lock } => {
+                match self.with_lease(|lease, is_dead| Ok(lease.stand_in_line(&lock, now, is_dead)))? {
+                    Answer::Ours(holder) => Response::Locked { holder },
+                    Answer::Waits(state) => Response::Line { state },
+                }
+            }
+            Request::LeaveLine { lock } => {
+                self.with_lease(|lease, _| {
+                    lease.leave_line(&lock);
+                    Ok(())
+                })?;
+                Response::Done
+            }
+            Request::Renew { fence, run } => {
+                self.renew(fence, run, now)?;
                 Response::Done
             }
             Request::Unlock { fence } => {
                 self.with_lease(|lease, _| Ok(lease.release(fence)))?;
                 Response::Done
             }
-            Request::LockHolder => {
+            Request::BreakLock { fence, by, force } => {
+                self.with_lease(|lease, is_dead| lease.take_away(fence, &by, force, now, is_dead))?;
+                Response::Done
+            }
+            Request::LockState => {
                 let host = self.host.clone();
-                let holder = self.lease.holder(now, |request| Self::is_dead(&host, request));
-                Response::Holder { holder: holder.cloned() }
+                Response::Line { state: self.lease.state(now, |request| Self::is_dead(&host, request)) }
             }
             Request::Watch { .. } | Request::Shutdown { .. } => {
                 return Err(refusal(ErrorKind::Invalid, "this request has a way of its own"));
@@ -105,16 +130,34 @@ impl Supervisor {
     /// Changes the lease, on disk first: a fence that was given must never be given again.
     fn with_lease<T>(
         &mut self,
-        change: impl FnOnce(&mut super::lease::LeaseBook, &dyn Fn(&LockRequest) -> bool) -> Result<T, Refusal>,
+        change: impl FnOnce(&mut LeaseBook, &dyn Fn(&LockRequest) -> bool) -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
         let host = self.host.clone();
         let mut lease = self.lease.clone();
         let result = change(&mut lease, &|request| Self::is_dead(&host, request))?;
-        if lease != self.lease {
-            disk::write_json(&self.layout.lease(), &lease, disk::Durability::Power)?;
-            self.lease = lease;
+        let kept = lease.kept();
+        if kept != self.lease.kept() {
+            disk::write_json(&self.layout.lease(), &kept, disk::Durability::Power)?;
         }
+        self.lease = lease;
         Ok(result)
+    }
+
+    /// Renews the lease. Synced like every write of this file, which holds the highest fence too: it must not be empty
+    /// after a loss of power. A disk that is full costs what the next agent knows of it, not the lease: its holder could
+    /// renew late all the same.
+    fn renew(&mut self, fence: Fence, run: Option<String>, now: Moment) -> Result<(), Refusal> {
+        self.lease.renew(fence, run, now)?;
+        let _ = disk::write_json(&self.layout.lease(), &self.lease.kept(), disk::Durability::Power);
+        Ok(())
+    }
+
+    /// Ends the lease of whoever asked to end everything.
+    pub(super) fn end_lease(&mut self) {
+        if let Some(fence) = self.ending {
+            // One that stays on disk is that of a process which is about to end.
+            let _ = self.with_lease(|lease, _| Ok(lease.release(fence)));
+        }
     }
 
     fn put(&mut self, mut spec: WorkloadSpec, digest: Digest, replicas: u32) -> Result<u64, Refusal> {
@@ -126,9 +169,16 @@ impl Supervisor {
         let name = spec.name.clone();
         let before = self.workloads.get(&name);
         let last = before.map(|w| w.record.generation).or_else(|| self.retired.get(&name).copied());
+        // Asked for again, what failed is tried again: what it failed for (a full disk, a taken port) may be gone.
+        let failing = before.is_some_and(|workload| {
+            let mut newest = self.replicas.values().filter(|replica| replica.is_of(workload));
+            newest.any(|replica| replica.record.failing)
+        });
         if let Some(workload) = before {
             let known = &workload.record;
-            if known.spec == spec && known.digest == digest && known.replicas == replicas && !known.removed {
+            let same =
+                known.spec == spec && known.digest == digest && known.replicas == replicas && !known.removed;
+            if same && !failing {
                 return Ok(known.generation);
             }
         }
@@ -150,6 +200,11 @@ impl Supervisor {
                 let workload = Workload::create(&self.layout, record)?;
                 self.workloads.insert(name.clone(), workload);
             }
+        }
+        self.relay.begin_anew(&name);
+        if let Some(workload) = self.workloads.get(&name) {
+            // What another revision failed for is not asked for again.
+            self.replicas.values_mut().filter(|r| r.is_of(workload)).for_each(Replica::try_again);
         }
         self.events.note(&name, None, "put", format!("generation {generation}, {replicas} replicas"));
         Ok(generation)
@@ -213,7 +268,7 @@ impl Supervisor {
         absent_is_fine: bool,
         change: impl FnOnce(&mut WorkloadRecord),
     ) -> Result<u64, Refusal> {
-        self.lease.check(fence, Timestamp::now())?;
+        self.lease.check(fence)?;
         let Some(workload) = self.workloads.get_mut(name).filter(|w| absent_is_fine || !w.record.removed)
         else {
             if absent_is_fine {
@@ -230,8 +285,18 @@ impl Supervisor {
         Ok(workload.record.generation)
     }
 
-    /// Begins to end everything. What was asked stays on disk: the next agent of this folder starts it again.
-    fn begin_stop(&mut self, reply: oneshot::Sender<Response>) {
+    /// Refuses to end everything for one without the lease: another's deploy may have begun since it looked.
+    fn check_stop(&self, fence: Option<Fence>) -> Result<Fence, Refusal> {
+        let without = || refusal(ErrorKind::Invalid, "only the holder of the lease may stop the replicas");
+        let fence = fence.ok_or_else(without)?;
+        self.lease.check(fence)?;
+        Ok(fence)
+    }
+
+    /// Begins to end everything. What was asked stays on disk: the next agent of this folder starts it again. The
+    /// lease of whoever asks ends with it: no agent will be there to give it back to.
+    fn begin_stop(&mut self, fence: Fence, reply: oneshot::Sender<Response>) {
+        self.ending.get_or_insert(fence);
         self.stopping.push(reply);
         for replica in self.replicas.values_mut() {
             match replica.state {

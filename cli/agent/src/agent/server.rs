@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-use mlctl_core::local_protocol::{Layout, Request, Response, WorkloadView};
-use mlctl_core::ports::ErrorKind;
+use mlctl_core::local_protocol::{Layout, Request, Response, WorkloadView, line};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
@@ -15,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::Settings;
 use super::supervisor::{Message, Supervisor, Views};
 use super::view::gone;
-use crate::{AgentError, disk, line};
+use crate::{AgentError, disk};
 
 /// Messages that may wait for the supervisor; senders wait beyond.
 const QUEUE: usize = 256;
@@ -78,13 +77,13 @@ async fn converse(
         let request = match line::read(&mut reading, REQUEST_BYTES).await {
             Ok(Some(request)) => request,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                let _ = send(&mut writing, &not_a_request(&error)).await;
+                let _ = send(&mut writing, &Response::not_a_request(&error)).await;
                 return;
             }
             Ok(None) | Err(_) => return,
         };
         let Some(guard) = busy.upgrade() else { return };
-        let response = match serde_json::from_str(&request) {
+        let response = match Request::decode(&request) {
             Ok(Request::Watch { names }) => {
                 drop(guard);
                 let _ = stream_views(&mut reading, &mut writing, views, &names).await;
@@ -98,7 +97,7 @@ async fn converse(
                 let Ok(response) = answer.await else { return };
                 response
             }
-            Err(error) => not_a_request(&error),
+            Err(refusal) => *refusal,
         };
         let sent = send(&mut writing, &response).await;
         drop(guard);
@@ -106,11 +105,6 @@ async fn converse(
             return;
         }
     }
-}
-
-fn not_a_request(error: &dyn std::fmt::Display) -> Response {
-    let reason = format!("not a request of this protocol: {error}");
-    Response::Refused { kind: ErrorKind::Invalid, reason, holder: None }
 }
 
 /// Streams the workloads named, each at once and at every change, until the client closes.

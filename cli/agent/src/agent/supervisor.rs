@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use mlctl_core::local_protocol::{Layout, Request, Response, SocketMode, WorkloadView};
-use mlctl_core::ports::LockRequest;
+use mlctl_core::ports::{Fence, LockRequest};
 use rand::Rng as _;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
@@ -59,8 +59,20 @@ pub(super) enum Message {
         /// Which of its runs.
         run: u64,
     },
-    /// A relay has ended.
+    /// A program has ended; its shim has not yet.
+    ProgramEnded {
+        /// Which replica.
+        replica: String,
+        /// Of which of its runs.
+        run: u64,
+    },
+    /// The relay's shim has ended.
     RelayEnded,
+    /// A relay has ended, and its shim starts another.
+    RelayLost {
+        /// Which one.
+        meeting: u64,
+    },
 }
 
 /// All workloads as last told.
@@ -90,8 +102,12 @@ pub(super) struct Supervisor {
     pub(super) views: watch::Sender<Views>,
     /// Who asked the agent to end together with its replicas; nobody while it goes on.
     pub(super) stopping: Vec<oneshot::Sender<Response>>,
+    /// The lease that ends then.
+    pub(super) ending: Option<Fence>,
     pub(super) ended: BTreeMap<String, VecDeque<String>>,
     pub(super) measured: Instant,
+    /// In which ways limits are approximate here, as told since the agent began.
+    pub(super) approximate: BTreeSet<String>,
     pub(super) tell: mpsc::Sender<Message>,
 }
 
@@ -102,6 +118,7 @@ impl Supervisor {
             self.reconcile().await;
             if self.is_stopping() && self.replicas.is_empty() {
                 self.relay.stop().await;
+                self.end_lease();
                 for reply in self.stopping {
                     let _ = reply.send(Response::Done);
                 }
@@ -109,7 +126,7 @@ impl Supervisor {
             }
             tokio::select! {
                 message = messages.recv() => match message {
-                    Some(Message::Request { request: Request::Shutdown { stop_replicas: false }, reply }) => {
+                    Some(Message::Request { request: Request::Shutdown { stop_replicas: false, .. }, reply }) => {
                         let _ = reply.send(Response::Done);
                         return;
                     }
@@ -130,7 +147,9 @@ impl Supervisor {
             Message::Request { request, reply } => self.answer(request, reply),
             Message::Report { replica, run, report } => self.take_report(&replica, run, report),
             Message::ShimEnded { replica, run } => self.take_end(&replica, run),
+            Message::ProgramEnded { replica, run } => self.take_program_end(&replica, run),
             Message::RelayEnded => self.relay.has_ended(),
+            Message::RelayLost { meeting } => self.relay.was_lost(meeting),
         }
     }
 
@@ -305,7 +324,7 @@ impl Supervisor {
     fn next_round(&self) -> Instant {
         let now = Instant::now();
         let due = self.replicas.values().map(|replica| match replica.state {
-            State::Starting | State::Draining { .. } => now + MOVING,
+            State::Starting { .. } | State::Draining { .. } => now + MOVING,
             State::BackOff { until } => until,
             State::Stopping { deadline } => deadline,
             State::Running if !replica.is_available(now) => replica.available_at().unwrap_or(now + RESTING),

@@ -68,6 +68,7 @@ impl Supervisor {
             stalled_ms: workload.stalled_ms(now),
             progress_deadline_ms: record.spec.update.progress_deadline_ms,
             min_ready_ms: record.spec.update.min_ready_ms,
+            probe_budget_ms: record.spec.health.budget_ms(),
             replicas: replicas.map(|r| self.replica_facts(r, workload, now)).collect(),
         }
     }
@@ -75,13 +76,16 @@ impl Supervisor {
     fn replica_facts(&self, replica: &Replica, workload: &Workload, now: Instant) -> ReplicaFacts {
         let record = &replica.record;
         let exit = record.last_exit.as_ref().filter(|_| record.failing).map(|exit| ExitFacts {
-            words: match &record.sick {
+            words: match &exit.sick {
                 Some(sick) => format!("{sick}, then {}", exit.words()),
                 None => exit.words(),
             },
             ran_ms: exit.ran_ms,
             oom: exit.oom,
             not_started: exit.exec_error.is_some(),
+            // Asked to end by us, it has every right to.
+            with_zero: exit.code == Some(0) && exit.sick.is_none(),
+            left: exit.left,
             artifact_missing: exit.exec_error.is_some()
                 && record.spec.artifact.as_ref().is_some_and(|a| !self.layout.artifact(a).exists()),
         });
@@ -108,6 +112,9 @@ impl Supervisor {
                     name: replica.name.clone(),
                     service: replica.record.service.clone(),
                     revision: replica.record.revision.digest.short().to_owned(),
+                    outdated: self.workloads.get(&replica.record.service).is_none_or(|workload| {
+                        workload.record.removed || workload.revision != replica.record.revision
+                    }),
                     state: state_word(replica).to_owned(),
                     ready: replica.is_ready(),
                     restarts: replica.record.restarts,
@@ -140,7 +147,7 @@ pub(super) fn gone(name: &str, last: Option<&WorkloadView>, retired: Option<u64>
 
 fn state_word(replica: &Replica) -> &'static str {
     match replica.state {
-        State::Starting => "starting",
+        State::Starting { .. } => "starting",
         State::Running if replica.is_ready() => "ready",
         State::Running => "running",
         State::BackOff { .. } => "back_off",

@@ -7,19 +7,21 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mlctl_core::local_protocol::line;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
 };
 use serde::Serialize;
-use tokio::io::{AsyncWriteExt as _, Interest};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::table::Table;
-use super::{RELAY_PROTOCOL, RelayRequest, RelayResponse};
-use crate::{AgentError, disk, line};
+use super::{RELAY_PROTOCOL, RelayRequest, RelayResponse, last};
+use crate::record::PassedSocket;
+use crate::{AgentError, disk};
 
 /// For one question to the relay; it answers from memory.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
@@ -29,20 +31,28 @@ const MESSAGE_BYTES: usize = 4 << 20;
 const READ_BYTES: usize = 16 << 10;
 /// Between two tries to reach a relay that is just starting.
 const RETRY: Duration = Duration::from_millis(20);
+/// Between two tries to take a port that somebody has, or to hand over its socket.
+const PORT_PAUSE: Duration = Duration::from_millis(250);
 
 /// Takes questions until SIGTERM.
-pub(super) async fn serve(socket: &Path) -> Result<(), AgentError> {
+pub(super) async fn serve(socket: &Path, kept: &Path) -> Result<(), AgentError> {
+    let table = Arc::new(Table::default());
+    // Before anybody can ask for another one: what is kept is older.
+    table.set(last::read(kept)).await;
     disk::remove(socket)?;
     let listener = UnixListener::bind(socket).map_err(AgentError::file("listen on", socket))?;
     let mut terminate =
         signal(SignalKind::terminate()).map_err(AgentError::process("watch the signals of", "the relay"))?;
-    let table = Arc::new(Table::default());
+    let kept: Arc<Path> = kept.into();
+    let mut again = interval(PORT_PAUSE);
+    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = terminate.recv() => return disk::remove(socket),
+            _ = again.tick() => table.retry().await,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    tokio::spawn(converse(stream, Arc::clone(&table)));
+                    tokio::spawn(converse(stream, Arc::clone(&table), Arc::clone(&kept)));
                 }
                 // Out of descriptors, most likely: some will be given back.
                 Err(_) => sleep(RETRY).await,
@@ -51,21 +61,32 @@ pub(super) async fn serve(socket: &Path) -> Result<(), AgentError> {
     }
 }
 
-async fn converse(mut stream: UnixStream, table: Arc<Table>) {
+async fn converse(mut stream: UnixStream, table: Arc<Table>, kept: Arc<Path>) {
     // One question a connection: no answer's descriptor can be taken for another's.
     let Ok((question, socket)) = receive(&stream).await else { return };
     let answer = match serde_json::from_str(&question) {
-        Ok(RelayRequest::Hello) => RelayResponse::Hello { protocol: RELAY_PROTOCOL },
-        Ok(RelayRequest::Table { fronts }) => RelayResponse::Table { failed: table.set(fronts).await },
+        Ok(RelayRequest::Attend) => {
+            let Ok(answer) = line::encode(&RelayResponse::Hello { protocol: RELAY_PROTOCOL }) else { return };
+            if stream.write_all(&answer).await.is_ok() {
+                // Until the other side goes: nothing more is asked here.
+                let _ = stream.read(&mut [0]).await;
+            }
+            return;
+        }
+        Ok(RelayRequest::Table { fronts }) => {
+            // A full disk costs what the next relay knows, not this one.
+            let _ = last::keep(&kept, &fronts);
+            RelayResponse::Table { failed: table.set(fronts).await }
+        }
         Ok(RelayRequest::Open) => RelayResponse::Open { open: table.open() },
-        Ok(RelayRequest::Hand { service }) => match table.passed_socket(&service) {
+        Ok(RelayRequest::Hand { service, port }) => match table.passed_socket(&service, port) {
             Ok(socket) => {
                 let _ = send(&stream, &RelayResponse::Handed, &socket).await;
                 return;
             }
             Err(reason) => RelayResponse::Refused { reason },
         },
-        Ok(RelayRequest::Take { service, port }) => match table.take(service, port, socket) {
+        Ok(RelayRequest::Take { service, port }) => match table.take(service, port, socket).await {
             Ok(()) => RelayResponse::Handed,
             Err(reason) => RelayResponse::Refused { reason },
         },
@@ -130,34 +151,83 @@ pub(crate) async fn ask(socket: &Path, request: &RelayRequest) -> Result<RelayRe
     exchange(socket, request, None).await.map(|(response, _)| response)
 }
 
-/// Gives the relay a listening socket that an earlier relay had bound.
-pub(crate) async fn give_socket(
-    relay: &Path,
-    service: &str,
-    port: u16,
-    listener: &OwnedFd,
-) -> Result<(), AgentError> {
-    let request = RelayRequest::Take { service: service.to_owned(), port };
-    exchange(relay, &request, Some(listener)).await.map(drop)
+/// A relay whose end will be seen.
+pub(crate) struct Attended {
+    stream: UnixStream,
+    /// Its [`RELAY_PROTOCOL`]; 0 of one so old that it does not know this greeting.
+    pub(crate) protocol: u32,
+}
+
+impl Attended {
+    /// Waits until that relay has ended.
+    pub(crate) async fn ended(mut self) {
+        // It says nothing more: whatever is read here is the end.
+        let _ = self.stream.read(&mut [0]).await;
+    }
+}
+
+/// Greets the relay and keeps the conversation, to see the end of it.
+pub(crate) async fn attend(relay: &Path) -> Result<Attended, AgentError> {
+    let refuse = |reason: String| AgentError::Relay { operation: "attend", reason };
+    let greeting = async {
+        let mut stream = UnixStream::connect(relay).await?;
+        stream.write_all(&line::encode(&RelayRequest::Attend)?).await?;
+        let (answer, _) = receive(&stream).await?;
+        Ok::<_, io::Error>((stream, answer))
+    };
+    let (stream, answer) = timeout(ANSWER_WAIT, greeting)
+        .await
+        .map_err(|_| refuse(format!("no answer within {} s", ANSWER_WAIT.as_secs())))?
+        .map_err(|e| refuse(format!("its socket {}: {e}", relay.display())))?;
+    match serde_json::from_str(&answer) {
+        Ok(RelayResponse::Hello { protocol }) => Ok(Attended { stream, protocol }),
+        Ok(RelayResponse::Refused { .. }) => Ok(Attended { stream, protocol: 0 }),
+        _ => Err(refuse(format!("it answers {answer}"))),
+    }
+}
+
+/// Gives the listening socket of a service to every relay that comes after the one that had bound it: its port cannot
+/// be bound as long as replicas accept from it. Each of their shims does so; the first one is enough.
+pub(crate) async fn keep_socket(passed: PassedSocket, listener: OwnedFd) {
+    let PassedSocket { relay, service, port } = passed;
+    loop {
+        if let Ok(attended) = attend(&relay).await {
+            let ended = attended.ended();
+            tokio::pin!(ended);
+            loop {
+                let request = RelayRequest::Take { service: service.clone(), port };
+                // Refused while its table does not ask for it: it may not have been told yet.
+                let pause = match exchange(&relay, &request, Some(&listener)).await {
+                    Ok(_) => None,
+                    Err(_) => Some(PORT_PAUSE),
+                };
+                tokio::select! {
+                    () = &mut ended => break,
+                    () = sleep(pause.unwrap_or_default()), if pause.is_some() => {}
+                }
+            }
+        }
+        sleep(RETRY).await;
+    }
 }
 
 /// Fetches the listening socket of a service.
-pub(crate) async fn fetch_socket(relay: &Path, service: &str) -> Result<OwnedFd, AgentError> {
-    let request = RelayRequest::Hand { service: service.to_owned() };
+async fn fetch_socket(relay: &Path, service: &str, port: u16) -> Result<OwnedFd, AgentError> {
+    let request = RelayRequest::Hand { service: service.to_owned(), port };
     let (_, listener) = exchange(relay, &request, None).await?;
     let reason = || "no descriptor came with the answer".to_owned();
     listener.ok_or_else(|| AgentError::Relay { operation: "hand over a socket", reason: reason() })
 }
 
-/// Fetches the listening socket of a service; tries again for `patience`, because relay and shim may start together.
+/// Fetches the listening socket of a service; tries again for `patience`: relay and shim may start together, and a
+/// service that moves has its old port until the new one is bound.
 pub(crate) async fn await_socket(
-    relay: &Path,
-    service: &str,
+    PassedSocket { relay, service, port }: &PassedSocket,
     patience: Duration,
 ) -> Result<OwnedFd, AgentError> {
     let deadline = Instant::now() + patience;
     loop {
-        match fetch_socket(relay, service).await {
+        match fetch_socket(relay, service, *port).await {
             Err(_) if Instant::now() < deadline => sleep(RETRY).await,
             done => return done,
         }

@@ -9,6 +9,7 @@
 
 mod control;
 mod forward;
+mod last;
 mod table;
 
 use std::collections::BTreeMap;
@@ -17,13 +18,13 @@ use std::path::Path;
 use mlctl_core::local_protocol::SocketMode;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use control::{ask, await_socket, fetch_socket, give_socket};
+pub(crate) use control::{ask, attend, await_socket, keep_socket};
 
 use crate::AgentError;
 
 /// Raised whenever a message changes its meaning. Apart from the agent's protocol, because a relay outlives agents:
 /// replacing one closes every listening address for a moment.
-pub(crate) const RELAY_PROTOCOL: u32 = 1;
+pub(crate) const RELAY_PROTOCOL: u32 = 2;
 
 /// One listening address and where its connections go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,8 +52,6 @@ pub(crate) struct Backend {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "request")]
 pub(crate) enum RelayRequest {
-    /// Which protocol is spoken here?
-    Hello,
     /// This is the whole table from now on.
     Table {
         /// All listening addresses.
@@ -60,11 +59,15 @@ pub(crate) enum RelayRequest {
     },
     /// How many connections are open?
     Open,
-    /// Send me the listening socket of that service, beside the answer.
+    /// Send me the listening socket of that service, beside the answer. Refused while it listens on another port.
     Hand {
         /// The service.
         service: String,
+        /// Its port.
+        port: u16,
     },
+    /// I want to know when you end: do not close this conversation before.
+    Attend,
     /// Here, beside this, is the listening socket of that service: an earlier relay had bound it, and replicas accept
     /// from it still, so that its port cannot be bound again.
     Take {
@@ -79,7 +82,7 @@ pub(crate) enum RelayRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "response")]
 pub(crate) enum RelayResponse {
-    /// To `Hello`.
+    /// To `Attend`.
     Hello {
         /// Its [`RELAY_PROTOCOL`].
         protocol: u32,
@@ -103,17 +106,18 @@ pub(crate) enum RelayResponse {
     },
 }
 
-/// Serves as the relay until the process is ended.
+/// Serves as the relay until the process is ended. `last` is where the table is kept for the next relay, which so can
+/// do without an agent.
 ///
 /// # Errors
 /// The control socket cannot be bound.
-pub fn run(socket: &Path) -> Result<(), AgentError> {
+pub fn run(socket: &Path, last: &Path) -> Result<(), AgentError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(AgentError::process("start", "the relay's runtime"))?;
-    let result = runtime.block_on(control::serve(socket));
+    let result = runtime.block_on(control::serve(socket, last));
     // Connections that are open end with the process; nobody waits for their tasks.
     runtime.shutdown_background();
     result

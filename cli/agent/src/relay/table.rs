@@ -1,6 +1,6 @@
 //! Which connections go where, and how many are open.
 
-use std::collections::{BTreeMap, HashMap, btree_map};
+use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,9 +19,18 @@ const BACKLOG: u32 = 4096;
 /// All listening addresses.
 #[derive(Default)]
 pub(super) struct Table {
-    setting: tokio::sync::Mutex<()>,
+    /// What was last asked for. Held while it is put in force.
+    wanted: tokio::sync::Mutex<Wanted>,
     entries: Mutex<BTreeMap<String, Entry>>,
     open: Arc<Mutex<HashMap<String, Arc<AtomicUsize>>>>,
+}
+
+/// A table as it was asked for.
+#[derive(Default)]
+struct Wanted {
+    fronts: Vec<Front>,
+    /// True when some port of it could not be taken.
+    lacking: bool,
 }
 
 struct Entry {
@@ -88,18 +97,40 @@ impl Routes {
 
 impl Table {
     /// Makes this the whole table; returns why ports could not be taken, by service. Connections that are open stay.
+    /// A service that moves to another port keeps its old one until it has the new one.
     pub(super) async fn set(&self, fronts: Vec<Front>) -> BTreeMap<String, String> {
-        let _one_at_a_time = self.setting.lock().await;
-        self.close_what_is_not_in(&fronts).await;
+        let mut wanted = self.wanted.lock().await;
+        wanted.fronts.clone_from(&fronts);
+        let failed = self.put_in_force(fronts).await;
+        wanted.lacking = !failed.is_empty();
+        failed
+    }
+
+    /// Tries again what could not be taken: whoever has a port may have ended meanwhile.
+    pub(super) async fn retry(&self) {
+        let mut wanted = self.wanted.lock().await;
+        if wanted.lacking {
+            wanted.lacking = !self.put_in_force(wanted.fronts.clone()).await.is_empty();
+        }
+    }
+
+    async fn put_in_force(&self, fronts: Vec<Front>) -> BTreeMap<String, String> {
+        self.close(|service, entry| !fronts.iter().any(|f| f.service == service && entry.stays(f, &fronts)))
+            .await;
         let mut failed = BTreeMap::new();
         for front in fronts {
             if let Some(entry) = hold(&self.entries).get(&front.service) {
-                *hold(&entry.routes.backends) = front.backends;
+                hold(&entry.routes.backends).clone_from(&front.backends);
                 entry.routes.changed.notify_waiters();
-                continue;
+                if entry.port == front.port {
+                    continue;
+                }
             }
             match bind(front.port) {
-                Ok(listener) => self.add(front, listener, &mut failed),
+                Ok(listener) => {
+                    self.close(|service, _| service == front.service).await;
+                    self.add(front, listener, &mut failed);
+                }
                 Err(error) => {
                     failed.insert(front.service, error.to_string());
                 }
@@ -110,16 +141,13 @@ impl Table {
         failed
     }
 
-    async fn close_what_is_not_in(&self, fronts: &[Front]) {
+    /// Closes the listening sockets of some services.
+    async fn close(&self, closes: impl Fn(&str, &Entry) -> bool) {
         let closed: Vec<Entry> = {
             let mut entries = hold(&self.entries);
             let gone: Vec<String> = entries
                 .iter()
-                .filter(|(service, entry)| {
-                    !fronts
-                        .iter()
-                        .any(|f| f.service == **service && f.port == entry.port && f.mode == entry.mode())
-                })
+                .filter(|(service, entry)| closes(service.as_str(), entry))
                 .map(|(service, _)| service.clone())
                 .collect();
             gone.iter().filter_map(|service| entries.remove(service)).collect()
@@ -157,22 +185,28 @@ impl Table {
         })
     }
 
-    /// Takes over the bound socket of a service that others accept for.
-    pub(super) fn take(&self, service: String, port: u16, socket: Option<OwnedFd>) -> Result<(), String> {
+    /// Takes over the bound socket of a service that others accept for; one that has its socket needs no other. What
+    /// the table does not ask for is refused: nobody would ever close it.
+    pub(super) async fn take(
+        &self,
+        service: String,
+        port: u16,
+        socket: Option<OwnedFd>,
+    ) -> Result<(), String> {
         let socket = socket.ok_or("no descriptor came with the request")?;
         let listener = std::net::TcpListener::from(socket);
         match listener.local_addr() {
             Ok(address) if address.port() == port => {}
             _ => return Err(format!("that is no socket of port {port}")),
         }
-        let entry = Entry { port, routes: self.routes(Vec::new()), socket: Bound::Passed(listener) };
-        match hold(&self.entries).entry(service) {
-            btree_map::Entry::Occupied(known) => Err(format!("{} has a socket already", known.key())),
-            btree_map::Entry::Vacant(place) => {
-                place.insert(entry);
-                Ok(())
-            }
+        let wanted = self.wanted.lock().await;
+        let asked = |f: &Front| f.service == service && f.port == port && f.mode == SocketMode::Passed;
+        if !wanted.fronts.iter().any(asked) {
+            return Err(format!("no passed socket of {service} on port {port} is asked for"));
         }
+        let entry = Entry { port, routes: self.routes(Vec::new()), socket: Bound::Passed(listener) };
+        hold(&self.entries).entry(service).or_insert(entry);
+        Ok(())
     }
 
     /// Returns the open connections by replica, those without left out.
@@ -184,19 +218,29 @@ impl Table {
             .collect()
     }
 
-    /// Returns a copy of the socket that the service's replicas accept from.
-    pub(super) fn passed_socket(&self, service: &str) -> Result<OwnedFd, String> {
-        match hold(&self.entries).get(service).map(|entry| &entry.socket) {
-            Some(Bound::Passed(listener)) => {
-                listener.try_clone().map(OwnedFd::from).map_err(|e| e.to_string())
+    /// Returns a copy of the socket that the service's replicas accept from. Never that of another port: a replica that
+    /// was made for the new port of a service would accept on the old one, and nobody would see it.
+    pub(super) fn passed_socket(&self, service: &str, port: u16) -> Result<OwnedFd, String> {
+        let entries = hold(&self.entries);
+        let Some(entry) = entries.get(service) else { return Err(format!("nothing listens for {service}")) };
+        match &entry.socket {
+            Bound::Relay(_) => Err(format!("connections of {service} are relayed")),
+            Bound::Passed(_) if entry.port != port => {
+                Err(format!("{service} listens on port {}, not on {port}", entry.port))
             }
-            Some(Bound::Relay(_)) => Err(format!("connections of {service} are relayed")),
-            None => Err(format!("nothing listens for {service}")),
+            Bound::Passed(listener) => listener.try_clone().map(OwnedFd::from).map_err(|e| e.to_string()),
         }
     }
 }
 
 impl Entry {
+    /// Says whether its socket is of use for a front of the same service: it is the very one, or it can serve until
+    /// the new port is had and nobody else is to have the old one.
+    fn stays(&self, front: &Front, fronts: &[Front]) -> bool {
+        let wanted = fronts.iter().any(|other| other.port == self.port && other.service != front.service);
+        self.mode() == front.mode && (self.port == front.port || !wanted)
+    }
+
     const fn mode(&self) -> SocketMode {
         match self.socket {
             Bound::Relay(_) => SocketMode::Relay,
@@ -253,11 +297,73 @@ mod tests {
         };
         let failed = table.set(vec![front("free", 0), front("clash", port)]).await;
         assert_eq!(failed.keys().collect::<Vec<_>>(), ["clash"]);
-        assert!(table.passed_socket("free").is_ok());
-        assert_eq!(table.passed_socket("clash").unwrap_err(), "nothing listens for clash");
+        assert!(table.passed_socket("free", 0).is_ok());
+        assert_eq!(table.passed_socket("clash", port).unwrap_err(), "nothing listens for clash");
         drop(taken);
         assert!(table.set(vec![front("clash", port)]).await.is_empty());
-        assert_eq!(table.passed_socket("free").unwrap_err(), "nothing listens for free");
+        assert_eq!(table.passed_socket("free", 0).unwrap_err(), "nothing listens for free");
+    }
+
+    #[tokio::test]
+    async fn a_port_that_was_taken_is_tried_again_without_being_asked() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let table = Table::default();
+        let front = Front { service: "api".to_owned(), port, mode: SocketMode::Relay, backends: vec![] };
+        assert_eq!(table.set(vec![front]).await.len(), 1);
+        table.retry().await;
+        assert!(hold(&table.entries).is_empty());
+        drop(taken);
+        table.retry().await;
+        assert!(hold(&table.entries).contains_key("api"));
+    }
+
+    #[tokio::test]
+    async fn a_service_that_moves_keeps_its_old_port_until_it_has_the_new_one() {
+        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let accepts = |port: u16| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+        let front = |service: &str, port| Front {
+            service: service.to_owned(),
+            port,
+            mode: SocketMode::Relay,
+            backends: vec![Backend { replica: "a".to_owned(), port: 1 }],
+        };
+        let table = Table::default();
+        let (old, other) = (free(), free());
+        assert!(table.set(vec![front("web", old), front("api", other)]).await.is_empty());
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let new = taken.local_addr().unwrap().port();
+        let failed = table.set(vec![front("web", new), front("api", other)]).await;
+        assert_eq!(failed.keys().collect::<Vec<_>>(), ["web"]);
+        assert!(accepts(old), "it serves where it did");
+        drop(taken);
+        assert!(table.set(vec![front("web", new), front("api", other)]).await.is_empty());
+        assert!(accepts(new) && !accepts(old), "it has moved");
+        // Two that change places have to let go first.
+        assert!(table.set(vec![front("web", other), front("api", new)]).await.is_empty());
+        assert!(accepts(other) && accepts(new));
+    }
+
+    #[tokio::test]
+    async fn a_passed_socket_that_moves_is_never_handed_out_for_the_other_port() {
+        let old = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let front =
+            |port| Front { service: "web".to_owned(), port, mode: SocketMode::Passed, backends: vec![] };
+        let table = Table::default();
+        let port_of = |port| {
+            let socket = table.passed_socket("web", port)?;
+            Ok::<_, String>(std::net::TcpListener::from(socket).local_addr().unwrap().port())
+        };
+        assert!(table.set(vec![front(old)]).await.is_empty());
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let new = taken.local_addr().unwrap().port();
+        assert_eq!(table.set(vec![front(new)]).await.len(), 1);
+        assert_eq!(port_of(old), Ok(old));
+        assert_eq!(port_of(new), Err(format!("web listens on port {old}, not on {new}")));
+        drop(taken);
+        assert!(table.set(vec![front(new)]).await.is_empty());
+        assert_eq!(port_of(new), Ok(new));
+        assert!(port_of(old).is_err());
     }
 
     #[tokio::test]
@@ -268,11 +374,16 @@ mod tests {
         let front = Front { service: "web".to_owned(), port, mode: SocketMode::Passed, backends: vec![] };
         let table = Table::default();
         assert_eq!(table.set(vec![front.clone()]).await.len(), 1, "it is bound already");
-        assert!(table.take("web".to_owned(), port, None).is_err());
-        assert!(table.take("web".to_owned(), port + 1, Some(copy())).is_err());
-        table.take("web".to_owned(), port, Some(copy())).unwrap();
-        assert!(table.take("web".to_owned(), port, Some(copy())).is_err(), "once is enough");
+        let give = async |service: &str, port, socket| table.take(service.to_owned(), port, socket).await;
+        assert!(give("web", port, None).await.is_err());
+        assert!(give("web", port + 1, Some(copy())).await.is_err());
+        assert!(give("other", port, Some(copy())).await.unwrap_err().contains("is asked for"));
+        give("web", port, Some(copy())).await.unwrap();
+        give("web", port, Some(copy())).await.unwrap();
+        table.retry().await;
         assert!(table.set(vec![front]).await.is_empty());
-        assert!(table.passed_socket("web").is_ok());
+        assert!(table.passed_socket("web", port).is_ok());
+        table.set(Vec::new()).await;
+        assert!(give("web", port, Some(copy())).await.is_err(), "it was removed");
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 use mlctl_agent::Process;
 use mlctl_core::local_protocol::{EnvSource, FileSpec, LaterContent, Request, Response};
-use mlctl_core::ports::{ErrorKind, Fence};
+use mlctl_core::ports::{ErrorKind, Fence, Standing};
 use mlctl_core::status::Status;
 
 use crate::trial;
@@ -18,6 +18,7 @@ pub fn trials() -> Vec<Trial> {
         trial("a_dead_shim_takes_its_replica_along", shim_killed),
         trial("the_relay_outlives_agents_and_is_replaced_when_it_dies", relay),
         trial("what_a_program_started_ends_with_its_shim", orphans),
+        trial("what_goes_into_the_background_is_told_and_ended", daemon),
         trial("a_loss_of_power_leaves_an_agent_that_starts", power_loss),
         trial("what_could_not_be_written_was_not_put", unwritten),
         trial("a_live_file_changes_at_its_time", later_file),
@@ -144,11 +145,21 @@ async fn power_loss() {
     let name = world.replicas().await[0].replica.name.clone();
     let (shim, _) = world.processes(&name);
     let relay = processes(&world.layout.relay()).0;
+    let renew = || Request::Renew { fence: world.fence, run: None };
+    assert_eq!(world.ask(renew()).await, Response::Done);
+    let lease = std::fs::read(world.layout.lease()).unwrap();
     world.kill_agent().await;
     for shim in [shim, relay] {
         kill(shim, "-KILL");
         until("the shim has ended", async || (!shim.is_alive()).then_some(())).await;
     }
+    // The lease is not among what may be lost, a renewal of it neither: a fence would be given twice. An agent that
+    // finds it torn all the same does not start.
+    std::fs::write(world.layout.lease(), "").unwrap();
+    let refused = world.agent_command().output().await.unwrap();
+    let reason = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && reason.contains("lease.json"), "{reason}");
+    std::fs::write(world.layout.lease(), lease).unwrap();
     // Renamed and not synced: after a loss of power such a file may be there and empty.
     for folder in [world.layout.replicas().join(&name), world.layout.relay()] {
         for file in ["replica.json", "status.json", "exit.json"] {
@@ -158,6 +169,12 @@ async fn power_loss() {
     world.start_agent().await;
     world.current("api", 1).await;
     assert_eq!(get(spec.port.unwrap()).await.unwrap(), "1");
+    assert_eq!(world.ask(Request::Renew { fence: world.fence, run: None }).await, Response::Done);
+    assert_eq!(world.ask(Request::Unlock { fence: world.fence }).await, Response::Done);
+    match world.ask(Request::Lock { lock: lock_request("next", std::process::id()) }).await {
+        Response::Locked { holder } => assert!(holder.fence > world.fence, "a fence is given once"),
+        other => panic!("{other:?}"),
+    }
 }
 
 async fn unwritten() {
@@ -269,7 +286,7 @@ async fn lease() {
     }
     world.kill_agent().await;
     world.start_agent().await;
-    assert!(matches!(world.ask(Request::Renew { fence: ours }).await, Response::Done));
+    assert!(matches!(world.ask(Request::Renew { fence: ours, run: None }).await, Response::Done));
     assert_eq!(world.put(&spec, 1).await, 1);
     assert!(matches!(world.ask(Request::Unlock { fence: ours }).await, Response::Done));
     // A process that has ended holds nothing, whatever its time to live.
@@ -279,7 +296,10 @@ async fn lease() {
         other => panic!("{other:?}"),
     };
     child.kill().await.unwrap();
-    assert!(matches!(world.ask(Request::LockHolder).await, Response::Holder { holder: None }));
+    match world.ask(Request::LockState).await {
+        Response::Line { state } => assert_eq!(state.standing, Standing::Dead),
+        other => panic!("{other:?}"),
+    }
     let next = match world.ask(take("next", std::process::id())).await {
         Response::Locked { holder } => holder.fence,
         other => panic!("{other:?}"),
@@ -300,9 +320,14 @@ async fn shutdown() {
     world.run(&spec, 2).await;
     let running: Vec<_> = world.replicas().await.iter().map(|v| world.processes(&v.replica.name)).collect();
     let (relay_shim, _) = processes(&world.layout.relay());
+    let stop = async |fence| world.ask(Request::Shutdown { stop_replicas: true, fence }).await;
+    for (fence, refused) in [(None, ErrorKind::Invalid), (Some(Fence(99)), ErrorKind::LeaseLost)] {
+        let answer = stop(fence).await;
+        assert!(matches!(answer, Response::Refused { kind, .. } if kind == refused), "{answer:?}");
+    }
+    assert!(running.iter().all(|(shim, program)| shim.is_alive() && program.is_alive()));
     // Whoever asks gets an answer, not only the last one.
-    let stop = async || world.ask(Request::Shutdown { stop_replicas: true }).await;
-    let answers = tokio::join!(stop(), stop());
+    let answers = tokio::join!(stop(Some(world.fence)), stop(Some(world.fence)));
     assert!(matches!(answers, (Response::Done, Response::Done)), "{answers:?}");
     for (shim, program) in running {
         assert!(!shim.is_alive() && !program.is_alive());
@@ -332,4 +357,30 @@ async fn secrets() {
         }
     }
     tokio::time::timeout(Duration::from_secs(1), get(spec.port.unwrap())).await.unwrap().unwrap();
+}
+
+async fn daemon() {
+    let mut world = World::new().await;
+    // The shell ends with 0 at once; what it left in a session of its own would go on for ten minutes.
+    let mut spec = service("api", &[]);
+    let script = "setsid sleep 600 & setsid sh -c 'setsid sleep 600 & exit 0' & exit 0";
+    spec.argv = ["sh", "-c", script].map(ToOwned::to_owned).to_vec();
+    world.put(&spec, 1).await;
+    let backgrounded = |v: &mlctl_core::local_protocol::WorkloadView| {
+        v.status.cause.as_ref().is_some_and(|cause| cause.code == "backgrounded" && cause.terminal)
+    };
+    let view = world.seen("api", "told to be in the background", backgrounded).await;
+    let text = view.status.cause.unwrap().text;
+    assert!(text.contains("exit code 0") && text.contains("run it in the foreground"), "{text}");
+    let marker = world.layout.root().to_str().unwrap().to_owned();
+    world.applied(Request::Remove { fence: world.fence, name: "api".to_owned() }).await;
+    world.seen("api", "gone", |v| v.gone).await;
+    world.kill_agent().await;
+    let daemons = std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
+        let read = |file: &str| std::fs::read(entry.path().join(file)).unwrap_or_default();
+        let is = |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|w| w == text.as_bytes());
+        is(&read("cmdline"), "sleep\x00600")
+            && std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(&marker))
+    });
+    assert_eq!(daemons.count(), 0);
 }

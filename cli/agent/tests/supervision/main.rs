@@ -7,7 +7,9 @@
     reason = "a test with a main of its own is not a test in clippy's eyes, and the program it plays prints"
 )]
 
+mod deaths;
 mod fixture;
+mod garbage;
 mod lifecycle;
 mod rollouts;
 mod world;
@@ -32,7 +34,8 @@ fn main() -> ExitCode {
             }
         };
     }
-    let trials = rollouts::trials().into_iter().chain(lifecycle::trials()).collect();
+    let suites = [rollouts::trials(), lifecycle::trials(), deaths::trials(), garbage::trials()];
+    let trials = suites.into_iter().flatten().collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 

@@ -18,6 +18,7 @@ pub fn trials() -> Vec<Trial> {
         trial("a_rolling_update_with_a_passed_socket_fails_no_request", || rolls_without_failure(passed)),
         trial("with_drain_switched_off_requests_fail", drain_off_fails),
         trial("an_exit_at_once_is_terminal_within_two_seconds_and_the_old_revision_serves", exits_at_once),
+        trial("that_limits_are_approximate_is_told_once", approximate_limits),
         trial("never_ready_names_the_answer_and_going_back_reuses_what_runs", never_ready),
         trial("a_missing_program_is_terminal", missing_program),
         trial("too_much_memory_is_named", out_of_memory),
@@ -92,6 +93,32 @@ async fn exits_at_once() {
     );
     assert_eq!(view.status.ready, 2);
     assert_eq!(get(spec.port.unwrap()).await.unwrap(), "1");
+    // However quick an end comes, its beginning is told before it.
+    let events = world.events().await;
+    let last = events.iter().rfind(|event| event.reason == "exited").unwrap().replica.clone();
+    let life = events.iter().filter(|event| event.replica == last).map(|event| event.reason.as_str());
+    let life: Vec<&str> = life.collect();
+    assert!(life.len() >= 4 && life.chunks(2).all(|pair| pair[0] == "started"), "{life:?}");
+}
+
+/// What is true of every limit here is no news of each replica.
+async fn approximate_limits() {
+    let mut world = World::new().await;
+    let mut spec = service("api", &[]);
+    spec.limits = Limits { cpu_millis: None, memory_bytes: Some(512 << 20) };
+    world.run(&spec, 3).await;
+    let approximate = world.is_approximate(&world.replicas().await[0].replica.name);
+    let told = async |world: &World| {
+        let events = world.events().await;
+        assert!(events.iter().filter(|event| event.reason == "started").count() >= 3);
+        events.iter().filter(|event| event.text.contains("control group")).count()
+    };
+    assert_eq!(told(&world).await, usize::from(approximate));
+    world.kill_agent().await;
+    world.start_agent().await;
+    world.put(&spec, 4).await;
+    world.current("api", 2).await;
+    assert_eq!(told(&world).await, 2 * usize::from(approximate), "the next agent says it once more");
 }
 
 async fn never_ready() {

@@ -15,7 +15,7 @@ use mlctl_core::ports::{Fence, LockRequest, TargetEvent};
 use mlctl_core::release::Operator;
 use mlctl_core::status::Status;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
@@ -154,6 +154,14 @@ impl World {
         processes(&self.layout.replicas().join(replica))
     }
 
+    /// Says whether the limits of a replica are approximate: no control group could be made for it.
+    pub fn is_approximate(&self, replica: &str) -> bool {
+        let path = self.layout.replicas().join(replica).join("status.json");
+        let status: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        !status["approximate"].is_null()
+    }
+
     pub fn log(&self, replica: &str) -> String {
         std::fs::read_to_string(self.layout.replicas().join(replica).join("log")).unwrap_or_default()
     }
@@ -221,6 +229,16 @@ impl Connection {
             Response::Refused { reason, .. } => reason,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Sends bytes, and nothing after them; returns all that is answered.
+    pub async fn throw(&mut self, bytes: &[u8]) -> String {
+        // Whoever is refused in the middle cannot send the rest.
+        let _ = self.writing.write_all(bytes).await;
+        let _ = self.writing.shutdown().await;
+        let mut answers = Vec::new();
+        let _ = self.reading.read_to_end(&mut answers).await;
+        String::from_utf8(answers).unwrap()
     }
 
     pub async fn receive(&mut self) -> Response {
@@ -310,7 +328,6 @@ fn free_port() -> u16 {
 /// Asks a service for its version over one connection.
 pub async fn get(port: u16) -> Result<String, String> {
     let exchange = async {
-        use tokio::io::AsyncReadExt as _;
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
         stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").await?;
         let mut text = String::new();

@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{FileSpec, ReplicaView, WorkloadSpec, WorkloadView};
+use super::{FileSpec, ReplicaView, StateChange, WorkloadSpec, WorkloadView};
 use crate::item::Digest;
-use crate::ports::{Fence, LockHolder, LockRequest, TargetEvent};
+use crate::ports::{ErrorKind, Fence, LockHolder, LockRequest, LockState, TargetEvent};
+use crate::release::Operator;
 
 /// What a client asks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,7 +18,8 @@ pub enum Request {
         /// The client's build, to tell an agent of another build.
         build: String,
     },
-    /// Make a workload run as described. The same spec and count again change nothing.
+    /// Make a workload run as described. The same spec and count again change nothing, unless replicas
+    /// of it fail: then they are tried again.
     Put {
         /// The writer's lease.
         fence: Fence,
@@ -55,10 +57,19 @@ pub enum Request {
     },
     /// Write a live file of a workload, without rolling it.
     File {
+        /// The writer's lease.
+        fence: Fence,
         /// The workload.
         name: String,
         /// The file.
         file: FileSpec,
+    },
+    /// Change files of the state folder, in order: what clients keep there changes behind the fence like all else.
+    Keep {
+        /// The writer's lease.
+        fence: Fence,
+        /// The changes.
+        changes: Vec<StateChange>,
     },
     /// Tell all workloads.
     Observe,
@@ -82,23 +93,58 @@ pub enum Request {
         /// By whom and for how long.
         lock: LockRequest,
     },
+    /// Take the lease when it is this one's turn; else take, or keep, a place in line.
+    StandInLine {
+        /// By whom and for how long.
+        lock: LockRequest,
+    },
+    /// Give up the place in line, and the lease if it was given meanwhile.
+    LeaveLine {
+        /// As it was asked for.
+        lock: LockRequest,
+    },
     /// Prolong the lease.
     Renew {
         /// The holder's fence.
         fence: Fence,
+        /// The run it is held for, when it is not the one named at first.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        run: Option<String>,
     },
     /// Give the lease back.
     Unlock {
         /// The holder's fence.
         fence: Fence,
     },
-    /// Tell who holds the lease.
-    LockHolder,
+    /// Free the lease of that fence.
+    BreakLock {
+        /// Its fence.
+        fence: Fence,
+        /// Who frees it.
+        by: Operator,
+        /// Although its holder renews it.
+        force: bool,
+    },
+    /// Tell who holds the lease and who waits for it.
+    LockState,
     /// End the agent. Replicas go on serving unless `stop_replicas`.
     Shutdown {
         /// Stop every replica and the relay too.
         stop_replicas: bool,
+        /// The lease of whoever stops the replicas, who needs it; it ends with them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fence: Option<Fence>,
     },
+}
+
+impl Request {
+    /// Reads a request from its line.
+    ///
+    /// # Errors
+    /// The answer to a line that is no request.
+    pub fn decode(line: &str) -> Result<Self, Box<Response>> {
+        serde_json::from_str(line).map_err(|error| Box::new(Response::not_a_request(&error)))
+    }
 }
 
 /// What the agent answers.
@@ -139,27 +185,35 @@ pub enum Response {
         /// Oldest first.
         events: Vec<TargetEvent>,
     },
-    /// To `Lock`.
+    /// To `Lock`, and to `StandInLine` of the one whose turn it is.
     Locked {
         /// The new holder.
         holder: LockHolder,
     },
-    /// To `LockHolder`.
-    Holder {
-        /// Who, if anybody.
-        holder: Option<LockHolder>,
+    /// To `LockState`, and to `StandInLine` of everybody else.
+    Line {
+        /// Who holds it and who waits.
+        state: LockState,
     },
     /// To what has no other answer.
     Done,
     /// To anything that failed.
     Refused {
         /// What sort.
-        kind: crate::ports::ErrorKind,
+        kind: ErrorKind,
         /// One sentence.
         reason: String,
         /// The present holder, when the lease is what is missing.
         holder: Option<LockHolder>,
     },
+}
+
+impl Response {
+    /// Returns the answer to what is no request.
+    pub fn not_a_request(error: &dyn std::fmt::Display) -> Self {
+        let reason = format!("not a request of this protocol: {error}");
+        Self::Refused { kind: ErrorKind::Invalid, reason, holder: None }
+    }
 }
 
 #[cfg(test)]

@@ -145,6 +145,16 @@ pub struct HealthSpec {
     pub grace_ms: u64,
 }
 
+impl HealthSpec {
+    /// Returns how long a replica may take until it has to be ready, in milliseconds: the grace, and then as many bad
+    /// answers as change a verdict.
+    #[must_use]
+    pub fn budget_ms(&self) -> u64 {
+        let answers = u64::from(self.failures).saturating_mul(self.period_ms);
+        self.grace_ms.saturating_add(self.timeout_ms).saturating_add(answers)
+    }
+}
+
 /// How replicas are replaced. Times in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpdateSpec {

@@ -90,6 +90,9 @@ fn workload(running: &Desired, snapshot: &Snapshot, name: &str) -> Result<ItemId
         return Ok(id);
     }
     let desired = running.items.iter().map(|item| &item.id);
+    if desired.clone().any(|known| *known == id) {
+        return Err(PlanError::NotRunning { name: name.to_owned() });
+    }
     let mut known: Vec<String> = snapshot
         .items
         .keys()
@@ -99,6 +102,9 @@ fn workload(running: &Desired, snapshot: &Snapshot, name: &str) -> Result<ItemId
         .collect();
     known.sort();
     known.dedup();
+    if known.is_empty() {
+        return Err(PlanError::NothingDeployed { name: name.to_owned() });
+    }
     Err(PlanError::NoSuchService { name: name.to_owned(), known })
 }
 

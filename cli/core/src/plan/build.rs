@@ -196,8 +196,9 @@ impl<'a> StepBuilder<'a> {
     fn gate(&self, step: &playbook::Step, gate: &playbook::GateCheck) -> Result<Step, String> {
         Ok(match gate {
             playbook::GateCheck::Health(health) => {
-                let checks =
-                    health_checks(self.input.system, |name| health.health.contains(name), &health.through);
+                // A rollback goes to a release that may lack a service of the present file.
+                let chosen = |name: &str| health.health.contains(name) && self.is_desired(name);
+                let checks = health_checks(self.input.system, chosen, &health.through);
                 let within_ms = health.within.as_millis();
                 let way = |way: &Way| match way {
                     Way::Gateway => "through the gateway",
@@ -208,8 +209,9 @@ impl<'a> StepBuilder<'a> {
                 self.look(step, title, Action::Health(HealthGate { checks, within_ms }))
             }
             playbook::GateCheck::Metrics(metrics) => {
-                let expecting = self.input.system.services.iter().filter(|(_, service)| service.enabled);
-                let expect = expecting
+                let services = self.input.system.services.iter();
+                let expect = services
+                    .filter(|(name, _)| self.is_desired(name))
                     .filter_map(|(name, service)| {
                         Some((name.clone(), service.metrics.as_ref()?.expect.clone()))
                     })
@@ -235,6 +237,10 @@ impl<'a> StepBuilder<'a> {
                 self.look(step, format!("ask {}", check.http), Action::Http(http_gate(check)))
             }
         })
+    }
+
+    fn is_desired(&self, service: &str) -> bool {
+        self.input.desired.items.iter().any(|item| item.id == ItemId::workload(service))
     }
 
     /// Returns the KPIs that a load result can tell, with their thresholds, in the order of the file.

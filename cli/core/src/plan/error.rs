@@ -51,9 +51,14 @@ pub enum PlanError {
         /// The release.
         release: u32,
     },
-    /// There is no verified release to go back to.
-    #[error("plan a rollback: no earlier release passed verification")]
-    NothingVerified,
+    /// There is no verified release to go back to by itself.
+    #[error("plan a rollback: {}", nothing_verified(*head, *restores))]
+    NothingVerified {
+        /// The release that runs.
+        head: Option<u32>,
+        /// The release that it is a rollback of.
+        restores: Option<u32>,
+    },
     /// There is no such release.
     #[error(
         "plan a rollback to release {release}: the target keeps no such release ({})",
@@ -73,6 +78,18 @@ pub enum PlanError {
         /// What there is.
         known: Vec<String>,
     },
+    /// Nothing runs, and no release is kept.
+    #[error("plan for service {name}: nothing is deployed")]
+    NothingDeployed {
+        /// The service.
+        name: String,
+    },
+    /// The service is in the release, and stopped.
+    #[error("plan for service {name}: it does not run")]
+    NotRunning {
+        /// The service.
+        name: String,
+    },
     /// A scale beyond what mlctl.yaml allows.
     #[error("plan {replicas} replicas of {service}: outside {min} to {max} (replicas in mlctl.yaml)")]
     OutOfRange {
@@ -91,9 +108,23 @@ fn list(items: &[(ItemId, String)]) -> String {
     items.iter().map(|(id, status)| format!("{id} is {status}")).collect::<Vec<_>>().join(", ")
 }
 
+fn nothing_verified(head: Option<u32>, restores: Option<u32>) -> String {
+    match (head, restores) {
+        (Some(head), Some(restored)) => format!(
+            "release {head} restores release {restored}, and none before that passed verification; later ones were \
+             rolled away from"
+        ),
+        (Some(head), None) => format!("no release before {head}, which runs, passed verification"),
+        (None, _) => "no release passed verification".to_owned(),
+    }
+}
+
 fn kept(numbers: &[u32]) -> String {
     if numbers.is_empty() {
         return "it keeps none".to_owned();
     }
-    format!("kept: {}", numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+    format!(
+        "it keeps the last ten and those that are needed: {}",
+        numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    )
 }

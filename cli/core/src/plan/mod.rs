@@ -6,6 +6,7 @@ mod acts;
 mod build;
 mod error;
 mod fallback;
+mod file;
 mod order;
 mod planner;
 mod render;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use acts::{down, restart, scale};
 pub use error::PlanError;
 pub use fallback::{BREAKS_OLDER, IRREVERSIBLE};
+pub use file::LARGEST;
 pub use planner::{Operation, PlanInput, Selection, plan, rollback_desired};
 pub use render::{Row, rows};
 

@@ -114,6 +114,38 @@ impl PlanInput<'_> {
     }
 }
 
+/// Says what maintenance means for a plan that sends load through the public front.
+fn maintenance(input: &PlanInput<'_>, phases: &[Phase]) -> Option<String> {
+    let now = input.snapshot.taken_at;
+    let on = input.snapshot.overrides.iter().find(|entry| entry.is_maintenance(now))?;
+    let sends = |step: &Step| step.skip.is_none() && matches!(step.action, Action::Load(_));
+    phases.iter().flat_map(|phase| &phase.steps).any(sends).then(|| {
+        format!(
+            "maintenance is on since {} by {}, and stays on: a load that it does not let pass can prove nothing; the \
+             release is then kept, unverified (31)",
+            on.since, on.owner
+        )
+    })
+}
+
+/// Warns of what differs from the desired state and is in no phase that was asked for: without it, a verification
+/// alone would seem to speak of the present files.
+fn left_out(input: &PlanInput<'_>, phases: &[Phase], wanted: &[bool]) -> Option<String> {
+    // Before the first release everything is missing, and who asks for one phase knows that.
+    let head = input.snapshot.head.as_ref().filter(|_| wanted.contains(&false))?;
+    let covered: Vec<&ItemId> =
+        phases.iter().flat_map(|p| &p.steps).flat_map(|s| &s.changes).map(|c| &c.item).collect();
+    let items = input.desired.items.iter().filter(|item| !covered.contains(&&item.id));
+    let differing = items.filter(|item| input.change(item).op != Operand::Keep);
+    let names: Vec<&str> = differing.map(|item| item.id.name.as_str()).collect();
+    let (first, count) = (names.first()?, names.len());
+    let names = if count == 1 { (*first).to_owned() } else { format!("{count} items, {first} among them") };
+    Some(format!(
+        "not in the phases asked for, and different from the file: {names}; release {} stays as it is there",
+        head.number
+    ))
+}
+
 /// Makes the plan.
 ///
 /// # Errors
@@ -175,11 +207,13 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Plan, PlanError> {
     let (fallback, warnings) =
         if way_back { fallback::plan(input, release.as_ref(), builder.width())? } else { (None, Vec::new()) };
     let mut warnings = warnings;
+    warnings.extend(maintenance(input, &phases));
     if verifies && !phases.iter().flat_map(|phase| &phase.steps).any(proves) {
         let text =
             "nothing proves this release but its readiness: mlctl.yaml names no health check, metric or load";
         warnings.push(text.to_owned());
     }
+    warnings.extend(left_out(input, &phases, &wanted));
     Ok(Plan {
         operation: input.operation.verb.clone(),
         system: input.system.name.clone(),

@@ -5,7 +5,7 @@ use indexmap::IndexMap;
 use crate::system::NAME;
 use crate::system::template::load_variables;
 use crate::system::units::TimeSpan;
-use crate::yaml::{Entry, Node, Problems, Value};
+use crate::yaml::{Entry, Node, Problems, Value, shown};
 
 /// A playbook cannot be filled in with these parameters.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +31,7 @@ pub enum BindError {
         name: String,
     },
     /// A value is not what the parameter may be.
-    #[error("playbook {playbook} cannot take `{value}` as `{name}`: expected {expected}")]
+    #[error("playbook {playbook} cannot take `{}` as `{name}`: expected {expected}", shown(value))]
     Value {
         /// Playbook.
         playbook: String,
@@ -41,6 +41,12 @@ pub enum BindError {
         value: String,
         /// What would have been right.
         expected: String,
+    },
+    /// With the values filled in, the playbook is larger than any file may be.
+    #[error("playbook {playbook} cannot be filled in: its parameters make it larger than 1 MiB")]
+    TooLarge {
+        /// Playbook.
+        playbook: String,
     },
     /// With the values filled in, the playbook is no longer valid.
     #[error("{0}")]
@@ -70,6 +76,24 @@ pub(super) fn accepts(kind: &str, values: &[&str], text: &str) -> Result<(), Str
         "duration" => text.parse::<TimeSpan>().map(drop).map_err(|error| error.expected.into_owned()),
         "service" if !(NAME.accepts)(text) => Err("the name of a service".to_owned()),
         _ => Ok(()),
+    }
+}
+
+/// Returns the bytes of all texts once every `{{name}}` is replaced: a few characters refer to a value of any length.
+pub(super) fn filled_size(node: &Node, values: &IndexMap<String, String>) -> usize {
+    match &node.value {
+        Value::Null => 0,
+        Value::Scalar { text, .. } => {
+            let names = placeholders(text).unwrap_or_default();
+            let of_values = names.iter().filter_map(|name| values.get(*name)).map(String::len);
+            of_values.fold(text.len(), usize::saturating_add)
+        }
+        Value::List(items) => {
+            items.iter().map(|item| filled_size(item, values)).fold(0, usize::saturating_add)
+        }
+        Value::Map(entries) => {
+            entries.iter().map(|entry| filled_size(&entry.node, values)).fold(0, usize::saturating_add)
+        }
     }
 }
 

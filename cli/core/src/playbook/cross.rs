@@ -3,13 +3,17 @@
 use std::sync::Arc;
 
 use super::bind::{self, placeholders};
-use crate::system::System;
-use crate::yaml::{Entry, KeyPath, Node, Problem, Problems, Value, did_you_mean};
+use crate::system::{NAME, System};
+use crate::yaml::{Entry, KeyPath, Node, Problem, Problems, Value, did_you_mean, shown};
 
 /// Returns every contradiction within a completed playbook.
 pub(super) fn cross_check(file: &str, root: &Node) -> Problems {
     let mut checker = Checker { file: file.into(), problems: Problems::default() };
     checker.params(root);
+    // More than anybody reads: what comes is not looked for.
+    if checker.problems.is_full() {
+        return checker.problems;
+    }
     let known: Vec<_> = entries(root, "params").iter().map(|entry| entry.key.as_str()).collect();
     for key in ["guards", "phases"] {
         if let Some(node) = root.get(key) {
@@ -94,11 +98,17 @@ impl Checker {
         });
     }
 
+    /// Returns the known name that `found` is probably a slip of. Looked for only while problems are kept.
+    fn near(&self, found: &str, known: &[&str]) -> Option<String> {
+        if self.problems.is_full() { None } else { did_you_mean(found, known.iter().copied()) }
+    }
+
     fn known(&mut self, node: Option<&Node>, path: &KeyPath, what: &str, known: &[&str]) {
         let Some((node, name)) = node.and_then(|node| Some((node, node.text()?))) else { return };
         if !name.contains("{{") && !known.contains(&name) {
-            let suggestion = did_you_mean(name, known.iter().copied());
+            let suggestion = self.near(name, known);
             let has = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            let name = shown(name);
             self.tell(node, path, format!("unknown {what} `{name}`; the system has {has}"), suggestion);
         }
     }
@@ -135,13 +145,9 @@ impl Checker {
                 continue;
             }
             if let Err(expected) = bind::accepts(kind, &values, text) {
-                let suggestion = did_you_mean(text, values.iter().copied());
-                self.tell(
-                    default,
-                    &path.key("default"),
-                    format!("found `{text}`, expected {expected}"),
-                    suggestion,
-                );
+                let suggestion = self.near(text, &values);
+                let message = format!("found {}, expected {expected}", default.describe());
+                self.tell(default, &path.key("default"), message, suggestion);
             }
         }
     }
@@ -170,8 +176,8 @@ impl Checker {
                     );
                 };
                 for name in names.into_iter().filter(|name| !known.contains(name)) {
-                    let suggestion =
-                        did_you_mean(name, known.iter().copied()).map(|name| format!("{{{{{name}}}}}"));
+                    let suggestion = self.near(name, known).map(|name| format!("{{{{{name}}}}}"));
+                    let name = shown(name);
                     let message = format!("unknown parameter `{name}`, expected one declared under `params`");
                     self.tell(node, path, message, suggestion);
                 }
@@ -203,7 +209,7 @@ impl Checker {
                 self.tell(
                     node,
                     &path.key("id"),
-                    format!("found the step `{id}` again, expected it once"),
+                    format!("found the step {} again, expected it once", node.describe()),
                     None,
                 );
             }
@@ -214,15 +220,13 @@ impl Checker {
     fn rollback(&mut self, root: &Node, phases: &[&str]) {
         let Some(rolls_back) = root.get("rolls_back") else { return };
         for (index, name) in rolls_back.items().iter().enumerate() {
-            let Some(text) = name.text().filter(|text| !phases.contains(text)) else { continue };
-            let suggestion = did_you_mean(text, phases.iter().copied());
+            // What cannot be a name at all was told as that.
+            let unknown = |text: &&str| !phases.contains(text) && (NAME.accepts)(text);
+            let Some(text) = name.text().filter(unknown) else { continue };
+            let suggestion = self.near(text, phases);
             let path = KeyPath::default().key("rolls_back").item(index);
-            self.tell(
-                name,
-                &path,
-                format!("unknown phase `{text}`, expected a phase of this playbook"),
-                suggestion,
-            );
+            let message = format!("unknown phase `{}`, expected a phase of this playbook", shown(text));
+            self.tell(name, &path, message, suggestion);
         }
         let asks =
             |node: &Node| node.get("on_failure").filter(|policy| policy.text() == Some("rollback")).cloned();
@@ -242,8 +246,8 @@ impl Checker {
         let Some(id) = from.text().filter(|text| !text.contains("{{")) else { return };
         if !seen.iter().any(|(earlier, is_load)| *earlier == id && *is_load) {
             let loads = seen.iter().filter(|(_, is_load)| *is_load).map(|(id, _)| *id);
-            let suggestion = did_you_mean(id, loads);
-            let message = format!("found `{id}`, expected the id of an earlier load step");
+            let suggestion = self.near(id, &loads.collect::<Vec<_>>());
+            let message = format!("found {}, expected the id of an earlier load step", from.describe());
             self.tell(from, &path.key("gate").key("from"), message, suggestion);
         }
     }

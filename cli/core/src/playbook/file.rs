@@ -31,7 +31,9 @@ impl PlaybookFile {
         let written = yaml::read(name, bytes)?;
         let mut problems = yaml::check(name, &written, &KIND, Placeholders::Open);
         let completed = complete(&written, &KIND);
-        problems.extend(cross_check(name, &completed));
+        if !problems.is_full() {
+            problems.extend(cross_check(name, &completed));
+        }
         problems.or(Self { name: name.into(), completed })
     }
 
@@ -51,6 +53,9 @@ impl PlaybookFile {
     /// A parameter is unknown, missing or of the wrong kind; or the playbook is not valid with these values.
     pub fn bind(&self, given: &IndexMap<String, String>) -> Result<Playbook, BindError> {
         let values = self.values(given)?;
+        if bind::filled_size(&self.completed, &values) > yaml::LARGEST {
+            return Err(BindError::TooLarge { playbook: self.playbook().to_owned() });
+        }
         let filled = Value::Map(
             (self.completed.entries().iter())
                 .map(|entry| match entry.key.as_str() {

@@ -1,16 +1,16 @@
 //! The keys of a playbook.
 
-use crate::system::{ENV_NAME, NAME, TIME_SPAN, URL_PATH};
+use crate::system::{ENV_NAME, NAME, SOME_TIME, TIME_SPAN, URL_PATH};
 use crate::yaml::shape::{
     ANY_TEXT, Choice, Group, Kind, OneOf, Struct, TEXT, TextRule, default, empty, keys, optional, required,
     word,
 };
 
 /// The file as a whole.
-pub(super) static ROOT: Struct = keys(
-    "playbook",
-    "A playbook: phases of steps, each one action with its proof and its failure policy.",
-    &[
+pub(super) static ROOT: Struct = Struct {
+    name: "playbook",
+    doc: "A playbook: phases of steps, each one action with its proof and its failure policy.",
+    keys: &[
         required("apiVersion", Kind::Choice(API_VERSIONS), "Version of this format."),
         required(
             "playbook",
@@ -38,7 +38,12 @@ pub(super) static ROOT: Struct = keys(
             "Phases that a rollback takes back, toward the last verified release.",
         ),
     ],
-);
+    one_of: None,
+    refused: &[
+        ("system", "found a system, expected a playbook: a system stands in mlctl.yaml"),
+        ("services", "found services, expected a playbook: services are a system's"),
+    ],
+};
 
 static API_VERSIONS: &[Choice] = &[word("mlctl/v1", "The only version so far.")];
 
@@ -82,7 +87,7 @@ static LIMITS: Struct = keys(
     &[
         default("targets", Kind::Int { min: 1, max: 100 }, "1", "Targets one run may touch."),
         optional("cooldown", Kind::Unit(&TIME_SPAN), "Time between two runs on one target."),
-        optional("deadline", Kind::Unit(&TIME_SPAN), "Time a whole run may take."),
+        optional("deadline", Kind::Unit(&SOME_TIME), "Time a whole run may take."),
     ],
 );
 
@@ -103,7 +108,7 @@ static PHASE: Struct = keys(
     &[
         required("name", Kind::Text(&NAME), "Name, for --phase and in events."),
         optional("title", Kind::Text(&TEXT), "One line that says what it does."),
-        optional("deadline", Kind::Unit(&TIME_SPAN), "Time the phase may take."),
+        optional("deadline", Kind::Unit(&SOME_TIME), "Time the phase may take."),
         required("steps", Kind::List { of: &Kind::Struct(&STEP), min: 1 }, "Steps in order."),
     ],
 );
@@ -137,7 +142,7 @@ static STEP: Struct = Struct {
             Kind::Choice(STEP_FAILURE),
             "What its failure leads to; else as the playbook says.",
         ),
-        optional("timeout", Kind::Unit(&TIME_SPAN), "Time one attempt may take."),
+        optional("timeout", Kind::Unit(&SOME_TIME), "Time one attempt may take."),
         default(
             "retries",
             Kind::Int { min: 0, max: 20 },
@@ -199,7 +204,7 @@ static APPLY: Struct = keys(
             "Workloads updated at a time; the first healthy one admits the rest.",
         ),
         default("stable_for", Kind::Unit(&TIME_SPAN), "5s", "Time everything has to stay current."),
-        optional("deadline", Kind::Unit(&TIME_SPAN), "Time until all of it has to be current."),
+        optional("deadline", Kind::Unit(&SOME_TIME), "Time until all of it has to be current."),
     ],
 );
 
@@ -258,7 +263,7 @@ static HEALTH_GATE: Struct = keys(
             "Services that are asked; those without a check are passed over.",
         ),
         required("through", Kind::List { of: &Kind::Choice(WAYS), min: 1 }, "Ways they are asked on."),
-        default("within", Kind::Unit(&TIME_SPAN), "30s", WITHIN),
+        default("within", Kind::Unit(&SOME_TIME), "30s", WITHIN),
     ],
 );
 
@@ -272,7 +277,7 @@ static METRICS_GATE: Struct = keys(
     "Looks for series.",
     &[
         required("metrics", Kind::Choice(WANTED), "Series that are looked for."),
-        default("within", Kind::Unit(&TIME_SPAN), "30s", WITHIN),
+        default("within", Kind::Unit(&SOME_TIME), "30s", WITHIN),
     ],
 );
 
@@ -298,7 +303,7 @@ static HTTP_CHECK: Struct = keys(
         required("http", Kind::Text(&URL_PATH), "Public path that is asked."),
         optional("json", Kind::Text(&TEXT), "Top-level key or JSON pointer of the value that is looked at."),
         optional("equals", Kind::Text(&ANY_TEXT), "What that value has to be."),
-        default("within", Kind::Unit(&TIME_SPAN), "30s", WITHIN),
+        default("within", Kind::Unit(&SOME_TIME), "30s", WITHIN),
     ],
 );
 

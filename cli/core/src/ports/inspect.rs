@@ -33,6 +33,8 @@ pub struct LogQuery {
     pub tail: Option<usize>,
     /// Only lines since then.
     pub since: Option<jiff::Timestamp>,
+    /// Only lines up to then.
+    pub until: Option<jiff::Timestamp>,
     /// Keep going.
     pub follow: bool,
 }
@@ -62,6 +64,9 @@ pub struct Replica {
     pub service: String,
     /// Short digest of the revision it runs.
     pub revision: String,
+    /// True when that is an earlier revision than the one wanted now: it is about to go.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub outdated: bool,
     /// A word: `starting`, `running`, `ready`, `draining`, `back_off`, `exited`.
     pub state: String,
     /// True while it takes requests.

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Fence, Result};
+use super::{ErrorKind, Fence, OrchestratorError, Result};
 use crate::overrides::Override;
 use crate::release::{Release, ReleaseState};
 
@@ -29,9 +29,9 @@ pub trait OverrideStore: Send + Sync {
     /// Returns those kept, expired ones too.
     async fn list(&self) -> Result<Vec<Override>>;
     /// Adds or replaces one by id.
-    async fn put(&self, entry: &Override) -> Result<()>;
+    async fn put(&self, entry: &Override, fence: Fence) -> Result<()>;
     /// Ends one; says whether it was there.
-    async fn end(&self, id: &str) -> Result<bool>;
+    async fn end(&self, id: &str, fence: Fence) -> Result<bool>;
 }
 
 /// Keeps journals of runs, written ahead: a line is durable, here and on the target, when `append` returns.
@@ -44,12 +44,26 @@ pub trait Journal: Send + Sync {
 /// Keeps a copy of each journal on the target, so that a lost machine or home folder loses no run.
 #[async_trait]
 pub trait RunMirror: Send + Sync {
-    /// Appends one line (without newline); durable when this returns.
+    /// Appends one record as a line (without newline); durable when this returns. A record that does not follow the
+    /// last one kept is refused (`Conflict`): another process has carried the run on.
     async fn append(&self, run: &str, line: &str) -> Result<()>;
     /// Returns a journal as text; none when the target has no such run.
     async fn read(&self, run: &str) -> Result<Option<String>>;
     /// Returns the runs it keeps, oldest first.
     async fn list(&self) -> Result<Vec<String>>;
+    /// Drops what stands behind the last whole line of a journal.
+    async fn trim(&self, run: &str) -> Result<()> {
+        Err(unsupported("trim the journal of", run))
+    }
+    /// Forgets a journal; one that is not there is fine.
+    async fn remove(&self, run: &str) -> Result<()> {
+        Err(unsupported("remove the journal of", run))
+    }
+}
+
+fn unsupported(operation: &'static str, run: &str) -> OrchestratorError {
+    let reason = "this target keeps what it was given";
+    OrchestratorError::new(ErrorKind::Unsupported, operation, run, reason)
 }
 
 /// A journal that could not be written or read; the run must stop before the effect.

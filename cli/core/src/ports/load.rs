@@ -75,12 +75,27 @@ pub struct EndpointReport {
     pub service_us: BTreeMap<String, u64>,
 }
 
-/// A load run that could not even begin, or lost its way.
+/// What kept a load run from its begin, and so what can be said against whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoadFault {
+    /// The profile cannot be sent as it stands.
+    Profile,
+    /// This side could not send it: no memory, a host that it must not load.
+    Client,
+    /// A request of the setup got no answer.
+    NoAnswer,
+    /// A request of the setup got another answer than the expected one: this status.
+    Answer(u16),
+}
+
+/// A load run that could not even begin.
 #[derive(Debug, thiserror::Error)]
 #[error("load profile against {base}: {reason}")]
 pub struct LoadError {
     /// The base URL.
     pub base: String,
+    /// What kept it.
+    pub fault: LoadFault,
     /// Why, in one sentence.
     pub reason: String,
 }

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use super::Lease;
 use crate::item::Item;
 
 /// One numbered migration of a service, both ways, as text of the release.
@@ -65,7 +66,15 @@ pub trait StoreAdmin: Send + Sync {
     /// Tells each migration of the item and whether it is in.
     async fn migrations(&self, migration: &Item) -> Result<Vec<MigrationState>, StoreError>;
     /// Applies what is pending, in order, each in a transaction of its own; returns the versions applied.
-    async fn migrate(&self, migration: &Item) -> Result<Vec<u32>, StoreError>;
-    /// Takes back the last `steps` applied ones; returns the versions taken back.
-    async fn roll_back(&self, migration: &Item, steps: u32) -> Result<Vec<u32>, StoreError>;
+    ///
+    /// A store knows no fence, so each transaction renews the lease as its last act before it commits, and commits
+    /// nothing when that fails.
+    async fn migrate(&self, migration: &Item, lease: &dyn Lease) -> Result<Vec<u32>, StoreError>;
+    /// Takes back the last `steps` applied ones, under the same rule; returns the versions taken back.
+    async fn roll_back(
+        &self,
+        migration: &Item,
+        steps: u32,
+        lease: &dyn Lease,
+    ) -> Result<Vec<u32>, StoreError>;
 }

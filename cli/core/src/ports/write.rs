@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
-use super::{Lease, LockHolder, LockRequest, ReleaseInput, Result};
+use super::{Lease, LockHolder, LockLine, LockRequest, ReleaseInput, Result};
 use crate::item::{Desired, Item, ItemId};
 use crate::plan::Difference;
 use crate::snapshot::{Live, Snapshot};
@@ -75,7 +75,7 @@ pub struct Observation {
 
 /// A target that runs things.
 #[async_trait]
-pub trait Orchestrator: Send + Sync {
+pub trait Orchestrator: LockLine {
     /// Turns a system into items this target understands. Touches nothing.
     async fn resolve(&self, system: &System, input: &ReleaseInput) -> Result<Desired>;
 
@@ -91,9 +91,11 @@ pub trait Orchestrator: Send + Sync {
     /// Streams every change of the items named, the present state of each first. Ends only with an error.
     async fn watch(&self, ids: &[ItemId]) -> Result<BoxStream<'static, Result<Observation>>>;
 
-    /// Takes the one lease of the target, or says who holds it (`Conflict`).
+    /// Takes the one lease of the target, or says who holds it or waits in line for it (`Conflict`).
     async fn lock(&self, request: &LockRequest) -> Result<Box<dyn Lease>>;
 
-    /// Tells who holds the lease now.
-    async fn lock_holder(&self) -> Result<Option<LockHolder>>;
+    /// Tells who holds the lease now and keeps others out.
+    async fn lock_holder(&self) -> Result<Option<LockHolder>> {
+        Ok(self.lock_state().await?.held().cloned())
+    }
 }

@@ -1,6 +1,6 @@
 //! What a step may do: look through the ports, write behind the journal, and tell.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,13 +10,15 @@ use tokio::time::Instant;
 
 use super::CancelToken;
 use super::engine::describe;
-use super::journal::{Entry, Writer};
+use super::hold::Hold;
+use super::journal::{Entry, Replay, Writer};
+use crate::cause::CauseCode;
 use crate::clock::Clock;
 use crate::event::{EVENT_VERSION, Event, EventKind, EventSink};
 use crate::gate::GateResult;
 use crate::item::{Digest, ItemId};
 use crate::ports::{
-    Fence, Inspector, JournalError, LoadReport, LoadRunner, Orchestrator, ReleaseStore, StoreAdmin,
+    Fence, Inspector, JournalError, Lease, LoadReport, LoadRunner, Orchestrator, ReleaseStore, StoreAdmin,
 };
 use crate::snapshot::Live;
 use crate::status::Cause;
@@ -71,9 +73,27 @@ pub(super) struct Shared {
     guarded: Mutex<BTreeMap<ItemId, u64>>,
     /// The generation of the last write to an item in this run.
     written: Mutex<BTreeMap<ItemId, u64>>,
+    /// Effects begun and not confirmed.
+    open: Mutex<BTreeSet<String>>,
+    /// Every effect begun, in order.
+    begun: Mutex<Vec<String>>,
 }
 
 impl Shared {
+    /// Returns what the steps of a run share that goes on from there.
+    pub(super) fn after(replay: Option<&Replay>) -> Self {
+        let Some(replay) = replay else { return Self::default() };
+        let begun = replay.records.iter().filter_map(|record| match &record.entry {
+            Entry::EffectIntent { effect, .. } => Some(effect.clone()),
+            _ => None,
+        });
+        Self {
+            open: Mutex::new(replay.in_doubt.iter().cloned().collect()),
+            begun: Mutex::new(begun.collect()),
+            ..Self::default()
+        }
+    }
+
     /// Returns a guarded item that has failed since, with its cause.
     pub(super) fn fallen(&self, lives: &BTreeMap<ItemId, Live>) -> Option<StepError> {
         let guarded = lock(&self.guarded);
@@ -106,7 +126,7 @@ pub struct StepContext<'a> {
     pub fence: Fence,
     /// Tells when to stop.
     pub cancel: &'a CancelToken,
-    /// Seed of everything random in the run.
+    /// Seed of everything random in this attempt at the step.
     pub seed: u64,
     /// The latest status of every item of the plan.
     pub(crate) observations: watch::Receiver<BTreeMap<ItemId, Live>>,
@@ -114,6 +134,7 @@ pub struct StepContext<'a> {
     pub(super) step: &'a str,
     pub(super) teller: &'a Teller<'a>,
     pub(super) journal: &'a Writer<'a>,
+    pub(super) hold: &'a Hold<'a>,
     pub(super) shared: &'a Shared,
 }
 
@@ -133,15 +154,25 @@ impl StepContext<'_> {
     /// Writes an effect ahead. The effect must not happen when this fails.
     ///
     /// # Errors
-    /// A journal that cannot be written.
-    pub async fn intend(&self, effect: &str, before: Option<&Digest>) -> Result<(), JournalError> {
+    /// A lease that is lost; a journal that cannot be written.
+    pub async fn intend(&self, effect: &str, before: Option<&Digest>) -> Result<(), StepError> {
+        self.hold.confirm().await?;
         self.journal
             .append(Entry::EffectIntent {
                 step: self.step.to_owned(),
                 effect: effect.to_owned(),
                 before: before.cloned(),
             })
-            .await
+            .await?;
+        lock(&self.shared.open).insert(effect.to_owned());
+        lock(&self.shared.begun).push(effect.to_owned());
+        Ok(())
+    }
+
+    /// Returns the lease, for effects in places that know no fence.
+    #[must_use]
+    pub fn lease(&self) -> &dyn Lease {
+        self.hold
     }
 
     /// Records that an effect happened.
@@ -151,7 +182,22 @@ impl StepContext<'_> {
     pub async fn done(&self, effect: &str, generation: Option<u64>) -> Result<(), JournalError> {
         self.journal
             .append(Entry::EffectDone { step: self.step.to_owned(), effect: effect.to_owned(), generation })
-            .await
+            .await?;
+        lock(&self.shared.open).remove(effect);
+        Ok(())
+    }
+
+    /// Says whether that effect was begun before, here or by an earlier process of the run, and never confirmed: it may
+    /// be done by half, so that what shows of it proves nothing.
+    #[must_use]
+    pub fn is_in_doubt(&self, effect: &str) -> bool {
+        lock(&self.shared.open).contains(effect)
+    }
+
+    /// Returns the last effect begun that a test finds, by this process of the run or one before it.
+    #[must_use]
+    pub fn last_begun(&self, wanted: impl Fn(&str) -> bool) -> Option<String> {
+        lock(&self.shared.begun).iter().rev().find(|effect| wanted(effect)).cloned()
     }
 
     /// Returns the latest status of an item.
@@ -191,14 +237,16 @@ impl StepContext<'_> {
                 changed = observations.changed() => self.watch_alive(changed.is_ok())?,
                 () = tokio::time::sleep_until(until) => {
                     let text = format!("it was current and is no longer: {}", describe(&item, &live));
-                    return Err(StepError::Terminal { item, cause: Cause::terminal("fell", text) });
+                    return Err(StepError::Terminal { item, cause: Cause::terminal(CauseCode::Fell, text) });
                 }
             }
         }
     }
 
-    /// Keeps a load report for the gates after it.
+    /// Tells what a load run showed, and keeps it for the gates after it.
     pub fn keep_load(&self, report: LoadReport) {
+        let (phase, step) = (self.phase.to_owned(), self.step.to_owned());
+        self.teller.tell(EventKind::Load { phase, step, report: Box::new(report.clone()) });
         lock(&self.shared.loads).insert(self.step.to_owned(), report);
     }
 

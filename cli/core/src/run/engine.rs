@@ -8,15 +8,17 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::CancelToken;
 use super::context::{Ports, Shared, Teller};
+use super::hold::Hold;
 use super::journal::{Entry, Replay, Writer};
 use super::observe::Observer;
 use super::recover::{Decision, decide};
-use super::{CancelLevel, CancelToken};
+use super::span::{Span, wall};
 use crate::event::{EventKind, EventSink, Outcome, RunOutcome};
 use crate::item::ItemId;
 use crate::plan::{Phase, Plan, Step};
-use crate::ports::{ErrorKind, Journal, JournalError, Lease};
+use crate::ports::{ErrorKind, Journal, Lease};
 use crate::release::Operator;
 use crate::snapshot::Live;
 use crate::steps::{Action, StepError, StepNote};
@@ -82,20 +84,22 @@ pub async fn execute(request: &RunRequest<'_>, ports: Ports<'_>) -> RunReport {
         place: Mutex::default(),
         seed: request.seed,
     };
+    let hold = Hold::new(request.lease, request.lease_ttl, request.cancel);
     let engine = Engine {
         request,
         ports,
+        hold: &hold,
         teller: &teller,
         journal: &journal,
         observer: &observer,
-        shared: Shared::default(),
+        shared: Shared::after(request.replay),
         changed: AtomicBool::new(false),
     };
     let report = tokio::select! {
         biased;
         report = engine.run() => report,
-        () = engine.keep_lease() => unreachable_lease(),
-        () = observer.run() => unreachable_lease(),
+        never = hold.keep() => match never {},
+        () = observer.run() => nobody_watches(),
     };
     if let Err(error) = request.lease.release().await
         && error.kind != ErrorKind::LeaseLost
@@ -108,7 +112,7 @@ pub async fn execute(request: &RunRequest<'_>, ports: Ports<'_>) -> RunReport {
         exit: exit_code(report.outcome, request.cancel),
         reason: report.reason.clone(),
         head,
-        serving: engine.serving(report.outcome),
+        serving: engine.serving(report.outcome, head).await,
     });
     report
 }
@@ -121,8 +125,8 @@ fn exit_code(outcome: RunOutcome, cancel: &CancelToken) -> u8 {
     }
 }
 
-/// The helpers beside the engine never end; should one do so all the same, it is told as a failure of ours.
-fn unreachable_lease() -> RunReport {
+/// The observer never ends; should it do so all the same, it is told as a failure of ours.
+fn nobody_watches() -> RunReport {
     RunReport {
         outcome: RunOutcome::Failed,
         reason: "a background task of the run ended by itself".to_owned(),
@@ -153,6 +157,7 @@ pub(super) fn step_items(step: &Step) -> Vec<ItemId> {
 pub(super) struct Engine<'a> {
     pub(super) request: &'a RunRequest<'a>,
     pub(super) ports: Ports<'a>,
+    pub(super) hold: &'a Hold<'a>,
     pub(super) teller: &'a Teller<'a>,
     pub(super) journal: &'a Writer<'a>,
     pub(super) observer: &'a Observer<'a>,
@@ -171,10 +176,15 @@ pub(super) struct Failure {
 impl Engine<'_> {
     async fn run(&self) -> RunReport {
         let plan = self.request.plan;
-        if let Err(error) = self.open().await {
-            return self.close(RunOutcome::Failed, error.to_string()).await;
-        }
         self.announce();
+        if let Err(error) = self.open().await {
+            plan.phases.iter().for_each(|phase| self.will_not_run(phase, None, &error));
+            if matches!(error, StepError::LeaseLost) {
+                return self.lease_lost("open the journal");
+            }
+            // Not closed: a journal that begins with its end is none, and a run that was to be carried on still can be.
+            return RunReport { outcome: RunOutcome::Failed, reason: error.to_string() };
+        }
         if let Some(reason) = self.request.replay.and_then(|r| r.rolling_back.clone()) {
             self.changed.store(true, Ordering::Relaxed);
             plan.phases.iter().for_each(|phase| self.will_not_run(phase, None, &StepError::Cancelled));
@@ -184,7 +194,7 @@ impl Engine<'_> {
             plan.phases.iter().for_each(|phase| self.will_not_run(phase, None, &failure.error));
             return self.fail(failure).await;
         }
-        let until = self.request.total.map(|total| Instant::now() + total);
+        let until = self.request.total.map(Span::beginning_now);
         for (index, phase) in plan.phases.iter().enumerate() {
             let mut done = self.phase(phase, until).await;
             if done.is_ok() && plan.head_after.as_deref() == Some(&phase.name) {
@@ -199,7 +209,7 @@ impl Engine<'_> {
         self.close(RunOutcome::Succeeded, String::new()).await
     }
 
-    async fn open(&self) -> Result<(), JournalError> {
+    async fn open(&self) -> Result<(), StepError> {
         let operator = self.request.operator.clone();
         let entry = if self.request.replay.is_some() {
             Entry::Resumed { operator }
@@ -211,7 +221,24 @@ impl Engine<'_> {
                 plan: Box::new(self.request.plan.clone()),
             }
         };
-        self.journal.append(entry).await
+        self.record(entry).await
+    }
+
+    /// Journals what is about to happen, or how a step ended: only while the lease is ours. Whoever carried the run
+    /// on meanwhile writes its journal.
+    pub(super) async fn record(&self, entry: Entry) -> Result<(), StepError> {
+        self.hold.confirm().await?;
+        match self.journal.append(entry).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.hold.judge_by_asking(error.into()).await),
+        }
+    }
+
+    /// Ends a run that is no longer its target's. Nothing is written: not even to the journal, which may be another's.
+    pub(super) fn lease_lost(&self, doing: &str) -> RunReport {
+        let why = self.hold.lost().map(|why| format!(": {why}")).unwrap_or_default();
+        let reason = format!("{doing}: {}{why}; nothing was changed since", StepError::LeaseLost);
+        RunReport { outcome: RunOutcome::LeaseLost, reason }
     }
 
     fn announce(&self) {
@@ -239,17 +266,17 @@ impl Engine<'_> {
         }
     }
 
-    async fn phase(&self, phase: &Phase, total: Option<Instant>) -> Result<(), Failure> {
+    async fn phase(&self, phase: &Phase, total: Option<Span>) -> Result<(), Failure> {
         let started = Instant::now();
-        let until = phase.deadline_ms.map(|ms| started + Duration::from_millis(ms));
+        let span = phase.deadline_ms.map(|ms| Span::beginning_now(Duration::from_millis(ms)));
         self.teller.tell(EventKind::PhaseStarted {
             phase: phase.name.clone(),
             steps: phase.listing().steps,
-            deadline: until.map(|until| self.wall(until)),
+            deadline: span.map(|span| wall(self.ports.clock, span.until)),
         });
         let mut worst = Outcome::Skipped;
         for step in &phase.steps {
-            match self.step(&phase.name, step, until, total).await {
+            match self.step(&phase.name, step, span, total).await {
                 Ok(outcome) => worst = heavier(worst, outcome),
                 Err(error) => {
                     let outcome = failed_outcome(&error);
@@ -286,18 +313,19 @@ impl Engine<'_> {
         let changed = self.changed.load(Ordering::Relaxed) || judges;
         let decision = decide(&failure.error, failure.step.on_failure, plan, changed);
         let reason = format!("{}: {}", failure.step.title, failure.error);
-        if !matches!(failure.error, StepError::Cancelled | StepError::LeaseLost | StepError::Journal(_)) {
-            self.save_evidence(&failure).await;
-        }
+        self.save_evidence(&failure).await;
         match decision {
             Decision::End(RunOutcome::Interrupted) => {
                 // Not closed: `--resume` carries on from here.
-                let _ = self.journal.append(Entry::Interrupted).await;
+                self.last_record(Entry::Interrupted).await;
                 RunReport { outcome: RunOutcome::Interrupted, reason }
             }
-            Decision::End(RunOutcome::LeaseLost) => RunReport { outcome: RunOutcome::LeaseLost, reason },
+            Decision::End(RunOutcome::LeaseLost) => self.lease_lost(&failure.step.title),
             Decision::End(outcome) => {
                 self.mark_failed(outcome, &reason).await;
+                if self.hold.lost().is_some() {
+                    return self.lease_lost(&reason);
+                }
                 self.close(outcome, reason).await
             }
             Decision::RollBack => self.roll_back(reason).await,
@@ -306,35 +334,17 @@ impl Engine<'_> {
 
     pub(super) async fn close(&self, outcome: RunOutcome, reason: String) -> RunReport {
         let entry = Entry::Closed { outcome, reason: reason.clone() };
-        if let Err(error) = self.journal.append(entry).await {
-            self.teller.tell(EventKind::Warning { text: error.to_string() });
-        }
+        self.last_record(entry).await;
         RunReport { outcome, reason }
     }
 
-    /// Renews the lease for ever; when it is lost, the run is told to stop.
-    async fn keep_lease(&self) {
-        let ttl = self.request.lease_ttl;
-        let mut held_until = Instant::now() + ttl;
-        loop {
-            tokio::time::sleep(ttl / 3).await;
-            // An answer that does not come is no renewal: the lease runs out all the same.
-            let renewed = tokio::time::timeout(ttl / 3, self.request.lease.renew()).await;
-            let lost = matches!(&renewed, Ok(Err(error)) if error.kind == ErrorKind::LeaseLost);
-            match renewed {
-                Ok(Ok(())) => held_until = Instant::now() + ttl,
-                _ if !lost && Instant::now() < held_until => {}
-                _ => {
-                    self.request.cancel.canceller().raise(CancelLevel::LeaseLost);
-                    std::future::pending::<()>().await;
-                }
-            }
+    /// Journals how the run ended, while the lease is ours; what it ended with stands, whether that can be written or
+    /// not.
+    pub(super) async fn last_record(&self, entry: Entry) {
+        if let Err(error) = self.record(entry).await {
+            self.teller
+                .tell(EventKind::Warning { text: format!("the end of the run is not recorded: {error}") });
         }
-    }
-
-    pub(super) fn wall(&self, at: Instant) -> jiff::Timestamp {
-        let ahead = at.saturating_duration_since(Instant::now());
-        self.ports.clock.now().saturating_add(ahead).unwrap_or(jiff::Timestamp::MAX)
     }
 }
 

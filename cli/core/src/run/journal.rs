@@ -3,12 +3,16 @@
 //! Not a reader of events: an intent is durable here and on the target before its effect begins. Each record carries
 //! the hash of the one before, so that a lost or changed record shows. Progress and statuses are not in it.
 
+mod chain;
+
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
+use self::chain::{Break, Link, parse};
+pub use self::chain::{Fault, Findings, Inspection, LONGEST, Seen, Tail, Wrong, inspect};
 use crate::clock::Clock;
 use crate::event::{Outcome, RunOutcome};
 use crate::item::Digest;
@@ -116,6 +120,30 @@ pub enum Entry {
     },
 }
 
+impl Entry {
+    /// Says what is recorded, as people read it.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match self {
+            Self::Opened { operator, plan, .. } => {
+                format!("opened by {operator}: {} of {}", plan.operation, plan.system)
+            }
+            Self::Resumed { operator } => format!("resumed by {operator}"),
+            Self::ReleaseIntent { release } => format!("record release {release}"),
+            Self::StepIntent { phase, step } => format!("begin {phase}/{step}"),
+            Self::EffectIntent { effect, .. } => format!("about to {effect}"),
+            Self::EffectDone { effect, .. } => format!("did {effect}"),
+            Self::StepDone { phase, step, outcome, note } => {
+                format!("{phase}/{step} {}: {note}", outcome.word())
+            }
+            Self::HeadIntent { release } => format!("make release {release} the head"),
+            Self::RollbackDecided { reason, release } => format!("go back to release {release}: {reason}"),
+            Self::Interrupted => "interrupted".to_owned(),
+            Self::Closed { outcome, reason } => format!("closed: {} {reason}", outcome.words()),
+        }
+    }
+}
+
 /// A journal that does not hold together.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ReadError {
@@ -157,31 +185,53 @@ const FIRST: &str = "00000000000000000000000000000000000000000000000000000000000
 /// The first line that is malformed or does not follow.
 pub fn read(text: &str) -> Result<Vec<Record>, ReadError> {
     let mut records: Vec<Record> = Vec::new();
-    let lines: Vec<&str> = text.split_inclusive('\n').collect();
-    for (index, line) in lines.iter().enumerate() {
+    let mut link = Link::default();
+    for (index, line) in text.split_inclusive('\n').enumerate() {
         let number = index + 1;
-        let whole = line.ends_with('\n');
-        let record: Record = match serde_json::from_str(line.trim_end()) {
-            Ok(record) => record,
-            Err(_) if !whole && number == lines.len() => break,
-            Err(error) => return Err(ReadError::Malformed { line: number, reason: error.to_string() }),
+        let added = parse(line.as_bytes()).and_then(|record| link.add(&record).map(|()| record));
+        let reason = match added {
+            Ok(record) => {
+                records.push(record);
+                continue;
+            }
+            // Only the last line can be without its newline.
+            Err(Break::Malformed(_)) if !line.ends_with('\n') => break,
+            Err(Break::Malformed(reason)) => return Err(ReadError::Malformed { line: number, reason }),
+            Err(Break::Content) => "its content was changed".to_owned(),
+            Err(Break::Number(seq)) => format!("it is number {seq}"),
+            Err(Break::Predecessor) => "it names another one".to_owned(),
+            Err(Break::AfterEnd) => "the run ended before it".to_owned(),
         };
-        let prev = records.last().map_or(FIRST, |r| r.hash.as_str());
-        let reason = if record.seq != records.len() as u64 + 1 {
-            Some(format!("it is number {}", record.seq))
-        } else if record.prev != prev {
-            Some("it names another one".to_owned())
-        } else if record.hash != hash(&record) {
-            Some("its content was changed".to_owned())
-        } else {
-            None
-        };
-        if let Some(reason) = reason {
-            return Err(ReadError::Broken { line: number, reason });
-        }
-        records.push(record);
+        return Err(ReadError::Broken { line: number, reason });
     }
     Ok(records)
+}
+
+/// Says whether a line is the first record of a process that carries on what another has begun.
+#[must_use]
+pub fn takes_over(line: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Kind {
+        record: String,
+    }
+    serde_json::from_str::<Kind>(line).is_ok_and(|kind| kind.record == "resumed")
+}
+
+/// Says whether a line may follow the last one of a journal. What is no record, such as a damaged line, is for
+/// [`read`] to tell.
+#[must_use]
+pub fn follows(last: Option<&str>, line: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Link {
+        prev: String,
+        hash: String,
+    }
+    let link = |line: &str| serde_json::from_str::<Link>(line).ok();
+    let Some(next) = link(line) else { return true };
+    match last {
+        None => next.prev == FIRST,
+        Some(last) => link(last).is_none_or(|last| last.hash == next.prev),
+    }
 }
 
 /// Appends records behind a chain.
@@ -217,12 +267,13 @@ impl<'a> Writer<'a> {
             entry,
         };
         record.hash = hash(&record);
-        let line = serde_json::to_string(&record).map_err(|error| JournalError {
-            operation: "write",
-            run: String::new(),
-            reason: error.to_string(),
-            source: None,
-        })?;
+        let failed =
+            |reason: String| JournalError { operation: "write", run: String::new(), reason, source: None };
+        let line = serde_json::to_string(&record).map_err(|error| failed(error.to_string()))?;
+        if line.len() > LONGEST {
+            // It could be written, and never be read again.
+            return Err(failed(format!("a record of {} bytes; {LONGEST} are the most", line.len())));
+        }
         self.journal.append(&line).await?;
         *last = (record.seq, record.hash);
         Ok(())
@@ -246,7 +297,8 @@ pub struct Replay {
     pub rolling_back: Option<String>,
     /// How it ended, when it did.
     pub closed: Option<RunOutcome>,
-    /// Effects that were intended and never confirmed.
+    /// Effects that were intended and never confirmed, neither by themselves nor by the good end of their step. Each
+    /// is there once, however often it was tried.
     pub in_doubt: Vec<String>,
     /// When it was last written to.
     pub last_at: Timestamp,
@@ -276,18 +328,33 @@ impl Replay {
             last_at: last.at,
             records: Vec::new(),
         };
+        // Effects that are open, each with its step.
+        let mut open: Vec<(&str, &str)> = Vec::new();
         for record in &records {
             match &record.entry {
-                Entry::StepDone { step, outcome, .. } if outcome.lets_go_on() => {
-                    replay.done.insert(step.clone());
+                Entry::StepDone { step, outcome, .. } => {
+                    if outcome.lets_go_on() {
+                        replay.done.insert(step.clone());
+                    } else {
+                        // It ended well before an interruption, and not when it was looked at again.
+                        replay.done.remove(step);
+                    }
+                    // A step that ends well has seen everything it is about as it should be.
+                    if matches!(outcome, Outcome::Success | Outcome::Skipped) {
+                        open.retain(|(of, _)| of != step);
+                    }
                 }
-                Entry::EffectIntent { effect, .. } => replay.in_doubt.push(effect.clone()),
-                Entry::EffectDone { effect, .. } => replay.in_doubt.retain(|open| open != effect),
+                Entry::EffectIntent { step, effect, .. } => {
+                    open.retain(|(_, known)| known != effect);
+                    open.push((step, effect));
+                }
+                Entry::EffectDone { effect, .. } => open.retain(|(_, known)| known != effect),
                 Entry::RollbackDecided { reason, .. } => replay.rolling_back = Some(reason.clone()),
                 Entry::Closed { outcome, .. } => replay.closed = Some(*outcome),
                 _ => {}
             }
         }
+        replay.in_doubt = open.into_iter().map(|(_, effect)| effect.to_owned()).collect();
         replay.records = records;
         Ok(replay)
     }

@@ -9,7 +9,6 @@ use super::retry::Backoff;
 use crate::event::EventKind;
 use crate::plan::Step;
 use crate::playbook::StepFailure;
-use crate::ports::ErrorKind;
 use crate::release::{Release, ReleaseState};
 use crate::steps::{Action, StepError};
 
@@ -25,8 +24,8 @@ impl Engine<'_> {
             if kept.iter().any(|r| r.number == planned.number && r.run == self.request.run) {
                 return Ok(());
             }
-            self.journal.append(Entry::ReleaseIntent { release: planned.number }).await?;
-            let fence = self.request.lease.fence();
+            self.record(Entry::ReleaseIntent { release: planned.number }).await?;
+            let fence = self.hold.fence();
             for cut_off in kept.iter().filter(|release| release.state == ReleaseState::Pending) {
                 let note = format!("cut off; release {} came after it", planned.number);
                 self.ports.releases.mark(cut_off.number, ReleaseState::Failed, Some(note), fence).await?;
@@ -51,9 +50,9 @@ impl Engine<'_> {
 
     pub(super) async fn become_head(&self) -> Result<(), Failure> {
         let Some(planned) = self.request.plan.release.as_ref() else { return Ok(()) };
-        let (number, fence) = (planned.number, self.request.lease.fence());
+        let (number, fence) = (planned.number, self.hold.fence());
         let set = async || {
-            self.journal.append(Entry::HeadIntent { release: number }).await?;
+            self.record(Entry::HeadIntent { release: number }).await?;
             // An earlier process of this run may have brought it further than this already.
             let kept = self.ports.releases.list().await?;
             if kept.iter().any(|r| r.number == number && r.state == ReleaseState::Pending) {
@@ -86,7 +85,7 @@ impl Engine<'_> {
         tokio::select! {
             biased;
             error = self.stopped() => Err(error),
-            done = tries => done.map_err(lease_lost),
+            done = tries => done.map_err(|error| self.hold.judge(error)),
         }
     }
 
@@ -110,13 +109,5 @@ impl Engine<'_> {
             skip: None,
         };
         Failure { phase: String::new(), step, error }
-    }
-}
-
-/// A write refused by its fence means the lease is gone, whatever the renewal has seen so far.
-pub(super) fn lease_lost(error: StepError) -> StepError {
-    match error {
-        StepError::Target(error) if error.kind == ErrorKind::LeaseLost => StepError::LeaseLost,
-        other => other,
     }
 }

@@ -1,25 +1,17 @@
-//! After a failure: what it leads to, what is saved about it, and the way back.
+//! After a failure: what it leads to, and the way back.
 
-use std::time::Duration;
-
-use futures::StreamExt as _;
-
-use super::engine::{Engine, Failure, RunReport, describe};
+use super::engine::{Engine, Failure, RunReport};
 use super::journal::Entry;
 use crate::event::{EventKind, Outcome, RunOutcome, Serving};
 use crate::item::{ItemId, ItemKind};
 use crate::plan::{Phase, Plan};
 use crate::playbook::StepFailure;
-use crate::ports::{LogQuery, Write};
+use crate::ports::Write;
 use crate::release::ReleaseState;
 use crate::steps::{Action, StepError};
 
 /// The name of the phase that goes back; no playbook may use it.
 pub(crate) const ROLLBACK: &str = "rollback";
-/// Log lines kept as evidence, per replica.
-const TAIL: usize = 30;
-/// How long gathering evidence may hold up the way back.
-const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What a failure leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,91 +55,16 @@ impl Engine<'_> {
         phase == ROLLBACK
     }
 
-    /// Tells what is known about a failure before anything is undone: logs, exits, events.
-    pub(super) async fn save_evidence(&self, failure: &Failure) {
-        let items: Vec<ItemId> = match failure.error.item() {
-            Some(item) => vec![item.clone()],
-            None => self.suspects(failure),
-        };
-        for item in items.iter().filter(|item| item.kind == ItemKind::Workload) {
-            if tokio::time::timeout(PATIENCE, self.evidence_of(failure, item)).await.is_err() {
-                let text = format!("evidence about {item} is incomplete: the target took over {PATIENCE:?}");
-                self.teller.tell(EventKind::Warning { text });
-            }
-        }
-    }
-
-    /// Returns the items a failure without a named item may be about: those not current, or those whose gate said no.
-    fn suspects(&self, failure: &Failure) -> Vec<ItemId> {
-        let lives = self.observer.sender.borrow().clone();
-        let mut suspects: Vec<ItemId> =
-            lives.iter().filter(|(_, live)| !live.is_current()).map(|(id, _)| id.clone()).collect();
-        if let StepError::GateFailed { results } = &failure.error {
-            let failed = results.iter().filter(|r| r.verdict == crate::gate::Verdict::Fail);
-            let named = failed.filter_map(|r| r.subject.split(' ').next()).map(ItemId::workload);
-            suspects.extend(named.filter(|id| lives.contains_key(id)));
-        }
-        suspects.sort();
-        suspects.dedup();
-        suspects
-    }
-
-    async fn evidence_of(&self, failure: &Failure, item: &ItemId) {
-        let tell = |what: &str, lines: Vec<String>| {
-            if !lines.is_empty() {
-                self.teller.tell(EventKind::Evidence {
-                    phase: failure.phase.clone(),
-                    step: failure.step.id.clone(),
-                    item: item.clone(),
-                    what: what.to_owned(),
-                    lines,
-                });
-            }
-        };
-        let live = self.observer.sender.borrow().get(item).cloned();
-        if let Some(live) = live {
-            tell("status", vec![describe(item, &live)]);
-        }
-        if let Ok(replicas) = self.ports.inspector.replicas(Some(&item.name)).await {
-            let line = |r: &crate::ports::Replica| {
-                let exit =
-                    r.last_exit.as_ref().map(|exit| format!(", last exit: {exit}")).unwrap_or_default();
-                format!("{} ({}): {}, {} restarts{exit}", r.name, r.revision, r.state, r.restarts)
-            };
-            tell("replica", replicas.iter().map(line).collect());
-        }
-        let query = LogQuery {
-            service: item.name.clone(),
-            previous: true,
-            tail: Some(TAIL),
-            since: None,
-            follow: false,
-        };
-        if let Ok(stream) = self.ports.inspector.logs(&query).await {
-            let lines: Vec<String> = stream
-                .take(4 * TAIL)
-                .filter_map(|line| std::future::ready(line.ok()))
-                .map(|line| format!("{}: {}", line.replica, line.text))
-                .collect()
-                .await;
-            tell("log", lines);
-        }
-        if let Ok(events) = self.ports.inspector.events(None).await {
-            let mine = events.iter().filter(|event| event.id == *item);
-            let lines: Vec<String> =
-                mine.map(|event| format!("{} {}: {}", event.at, event.reason, event.text)).collect();
-            tell("event", lines.into_iter().rev().take(10).rev().collect());
-        }
-    }
-
     /// Takes the planned way back, to the last verified release.
     pub(super) async fn roll_back(&self, reason: String) -> RunReport {
         let Some(fallback) = &self.request.plan.fallback else {
             return self.close(RunOutcome::Failed, reason).await;
         };
         let entry = Entry::RollbackDecided { reason: reason.clone(), release: fallback.release };
-        if let Err(error) = self.journal.append(entry).await {
-            return self.close(RunOutcome::RollbackFailed, format!("{reason}; {error}")).await;
+        match self.record(entry).await {
+            Ok(()) => {}
+            Err(StepError::LeaseLost) => return self.lease_lost(&reason),
+            Err(error) => return self.close(RunOutcome::RollbackFailed, format!("{reason}; {error}")).await,
         }
         self.mark_failed(RunOutcome::RolledBack, &reason).await;
         self.shared.forget_guarded();
@@ -160,10 +77,12 @@ impl Engine<'_> {
         });
         for step in &phase.steps {
             if let Err(error) = self.step(&phase.name, step, None, None).await {
-                return self.rollback_failed(phase, started, &reason, &error).await;
+                let failure = Failure { phase: phase.name.clone(), step: step.clone(), error };
+                self.save_evidence(&failure).await;
+                return self.rollback_failed(phase, started, &reason, &failure.error).await;
             }
         }
-        let fence = self.request.lease.fence();
+        let fence = self.hold.fence();
         let head = async || Ok(self.ports.releases.set_head(fallback.release, fence).await?);
         if let Err(error) = self.patiently(head).await {
             return self.rollback_failed(phase, started, &reason, &error).await;
@@ -180,12 +99,14 @@ impl Engine<'_> {
         error: &StepError,
     ) -> RunReport {
         self.finish_rollback(phase, Outcome::Failed, started);
+        if matches!(error, StepError::LeaseLost) {
+            return self.lease_lost(&format!("{reason}; going back failed"));
+        }
         let reason = format!("{reason}; going back failed: {error}");
         match error {
-            StepError::LeaseLost => RunReport { outcome: RunOutcome::LeaseLost, reason },
             StepError::Cancelled => {
                 // Not closed: `--resume` goes on with the way back.
-                let _ = self.journal.append(Entry::Interrupted).await;
+                self.last_record(Entry::Interrupted).await;
                 RunReport { outcome: RunOutcome::Interrupted, reason }
             }
             _ => self.close(RunOutcome::RollbackFailed, reason).await,
@@ -207,7 +128,7 @@ impl Engine<'_> {
             _ => ReleaseState::Failed,
         };
         let note: Option<String> = Some(reason.chars().take(400).collect());
-        let fence = self.request.lease.fence();
+        let fence = self.hold.fence();
         let mark = async || Ok(self.ports.releases.mark(planned.number, state, note.clone(), fence).await?);
         if let Err(error) = self.patiently(mark).await {
             self.teller.tell(EventKind::Warning { text: error.to_string() });
@@ -219,19 +140,23 @@ impl Engine<'_> {
         snapshot.head.map(|head| head.number)
     }
 
-    /// Says what is where after a run that did not simply succeed.
-    pub(super) fn serving(&self, outcome: RunOutcome) -> Vec<Serving> {
+    /// Says what is where after a run that did not simply succeed. What the release that runs now and another one hold
+    /// equally belongs to the one that runs.
+    pub(super) async fn serving(&self, outcome: RunOutcome, head: Option<u32>) -> Vec<Serving> {
         if outcome == RunOutcome::Succeeded {
             return Vec::new();
         }
         let plan = self.request.plan;
+        let kept = self.ports.releases.list().await.unwrap_or_default();
+        let running = kept.iter().find(|release| Some(release.number) == head);
         let lives = self.observer.sender.borrow();
         let workloads = lives.iter().filter(|(id, _)| id.kind == ItemKind::Workload);
         workloads
             .map(|(id, live)| {
                 let new = plan.release.as_ref().and_then(|r| Some((r.number, &r.desired.get(id)?.digest)));
                 let old = plan.fallback.as_ref().and_then(|f| Some((f.release, put_digest(&f.phase, id)?)));
-                let release = [old, new]
+                let running = running.and_then(|r| Some((r.number, &r.desired.get(id)?.digest)));
+                let release = [running, old, new]
                     .into_iter()
                     .flatten()
                     .find(|(_, digest)| live.digest.as_ref() == Some(*digest))

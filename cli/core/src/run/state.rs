@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use crate::event::{Event, EventKind, Outcome, PhaseListing, RunOutcome, Serving};
 use crate::gate::GateResult;
 use crate::item::ItemId;
+use crate::ports::LoadReport;
 use crate::status::{Cause, Status};
 
 /// Where a step stands.
@@ -115,23 +116,33 @@ pub struct RunState {
     pub items: BTreeMap<ItemId, ItemState>,
     /// Everything the gates said, in order, with the step that asked.
     pub gates: Vec<(String, GateResult)>,
+    /// What load runs showed, in order, with the step that sent them.
+    pub loads: Vec<(String, LoadReport)>,
     /// Warnings, in order.
     pub warnings: Vec<String>,
-    /// Evidence: item, what, lines.
+    /// Evidence about what failures name: item, what, lines.
     pub evidence: Vec<(ItemId, String, Vec<String>)>,
+    /// The files that keep it.
+    pub evidence_files: Vec<String>,
     /// How it ended; none while it runs.
     pub finish: Option<Finish>,
+    /// When the process that tells it began: another one's beginning is no duplicate of it.
+    began: Option<Timestamp>,
 }
 
 impl RunState {
     /// Takes one event. Duplicates, and anything after the end, change nothing; only a resumed run, told by another
     /// process from its own number 1 on, begins anew.
     pub fn apply(&mut self, event: &Event) {
-        if matches!(event.kind, EventKind::RunStarted { resumed: true, .. }) {
+        let resumes = matches!(event.kind, EventKind::RunStarted { resumed: true, .. });
+        if resumes && self.began != Some(event.at) {
             *self = Self::default();
         }
         if event.seq <= self.seq || self.finish.is_some() {
             return;
+        }
+        if matches!(event.kind, EventKind::RunStarted { .. }) {
+            self.began = Some(event.at);
         }
         self.seq = event.seq;
         self.run.clone_from(&event.run);
@@ -184,9 +195,13 @@ impl RunState {
                 }
             }
             EventKind::Gate { step, result, .. } => self.gates.push((step.clone(), result.clone())),
+            EventKind::Load { step, report, .. } => self.loads.push((step.clone(), (**report).clone())),
             EventKind::Warning { text } => self.warnings.push(text.clone()),
-            EventKind::Evidence { item, what, lines, .. } => {
-                self.evidence.push((item.clone(), what.clone(), lines.clone()));
+            EventKind::Evidence { item, named, what, lines, file, .. } => {
+                if *named {
+                    self.evidence.push((item.clone(), what.clone(), lines.clone()));
+                }
+                self.evidence_files.extend(file.clone());
             }
             EventKind::RunFinished { outcome, exit, reason, head, serving } => {
                 self.finish = Some(Finish {
@@ -237,7 +252,12 @@ mod tests {
     use crate::release::Operator;
 
     fn event(seq: u64, kind: EventKind) -> Event {
-        Event { v: 1, run: "r".into(), seq, at: Timestamp::UNIX_EPOCH, elapsed_ms: seq, kind }
+        event_at(0, seq, kind)
+    }
+
+    fn event_at(second: i64, seq: u64, kind: EventKind) -> Event {
+        let at = Timestamp::from_second(second).unwrap();
+        Event { v: 1, run: "r".into(), seq, at, elapsed_ms: seq, kind }
     }
 
     fn started(resumed: bool) -> EventKind {
@@ -266,9 +286,22 @@ mod tests {
         let ended = state.clone();
         state.apply(&event(3, EventKind::Warning { text: "late".into() }));
         assert_eq!(state, ended);
-        state.apply(&event(1, started(true)));
+        state.apply(&event_at(60, 1, started(true)));
         assert_eq!(state.finish, None);
-        state.apply(&event(2, finished(RunOutcome::Succeeded)));
+        state.apply(&event_at(61, 2, finished(RunOutcome::Succeeded)));
         assert_eq!(state.finish.map(|finish| finish.outcome), Some(RunOutcome::Succeeded));
+    }
+
+    #[test]
+    fn the_beginning_of_a_resumed_run_told_twice_wipes_nothing() {
+        let mut state = RunState::default();
+        state.apply(&event_at(60, 1, started(true)));
+        state.apply(&event_at(61, 2, EventKind::Warning { text: "once".into() }));
+        let before = state.clone();
+        state.apply(&event_at(60, 1, started(true)));
+        assert_eq!(state, before);
+        // The next process is another one, even where its clock goes slow.
+        state.apply(&event_at(30, 1, started(true)));
+        assert_eq!((state.seq, state.warnings.len()), (1, 0));
     }
 }

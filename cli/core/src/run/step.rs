@@ -10,13 +10,12 @@ use super::context::StepContext;
 use super::engine::{DONE_BEFORE, Engine, describe, failed_outcome, millis, not_run, step_items};
 use super::journal::Entry;
 use super::observe::Place;
-use super::records::lease_lost;
 use super::retry::Backoff;
+use super::span::{Span, wall};
 use crate::event::{EventKind, Outcome};
 use crate::item::ItemId;
 use crate::plan::Step;
 use crate::playbook::StepFailure;
-use crate::ports::JournalError;
 use crate::steps::{Action, ClockKind, StepError, StepNote};
 
 impl Engine<'_> {
@@ -25,8 +24,8 @@ impl Engine<'_> {
         &self,
         phase: &str,
         step: &Step,
-        phase_until: Option<Instant>,
-        total: Option<Instant>,
+        of_phase: Option<Span>,
+        total: Option<Span>,
     ) -> Result<Outcome, StepError> {
         let started = Instant::now();
         if let Some(error) = self.stops_before(phase) {
@@ -37,10 +36,13 @@ impl Engine<'_> {
             return Ok(self.finish_step(phase, step, &note, started));
         }
         let intent = Entry::StepIntent { phase: phase.to_owned(), step: step.id.clone() };
-        if let Err(error) = self.journal.append(intent).await {
-            let note = StepNote { outcome: Outcome::WillNotRun, text: format!("not run: {error}") };
+        if let Err(error) = self.record(intent).await {
+            let note = match &error {
+                StepError::LeaseLost => not_run(&error),
+                _ => StepNote { outcome: Outcome::WillNotRun, text: format!("not run: {error}") },
+            };
             self.finish_step(phase, step, &note, started);
-            return Err(error.into());
+            return Err(error);
         }
         let mut backoff = Backoff::new(
             Duration::from_millis(500),
@@ -51,7 +53,7 @@ impl Engine<'_> {
         loop {
             let (phase_owned, id) = (phase.to_owned(), step.id.clone());
             self.teller.tell(EventKind::StepStarted { phase: phase_owned, step: id, attempt });
-            match self.attempt(phase, step, attempt, phase_until, total).await {
+            match self.attempt(phase, step, attempt, of_phase, total).await {
                 Ok(note) => return self.end_step(phase, step, &note, started).await,
                 Err(error) if error.is_transient() && attempt <= step.retries => {
                     let after = backoff.next_delay();
@@ -72,7 +74,12 @@ impl Engine<'_> {
                 }
                 Err(error) => {
                     let note = StepNote { outcome: failed_outcome(&error), text: error.to_string() };
-                    self.end_step(phase, step, &note, started).await?;
+                    if matches!(error, StepError::LeaseLost) {
+                        // Whoever carried the run on meanwhile writes its journal.
+                        self.finish_step(phase, step, &note, started);
+                    } else {
+                        self.end_step(phase, step, &note, started).await?;
+                    }
                     return Err(error);
                 }
             }
@@ -98,9 +105,14 @@ impl Engine<'_> {
         started: Instant,
     ) -> Result<Outcome, StepError> {
         if let Err(error) = self.record_step(phase, step, note.outcome, &note.text).await {
-            let failed = StepNote { outcome: Outcome::Failed, text: error.to_string() };
+            // What it failed for is known, whether it can be written down or not.
+            let text = match note.outcome {
+                Outcome::Failed | Outcome::Warning => format!("{}; {error}", note.text),
+                _ => error.to_string(),
+            };
+            let failed = StepNote { outcome: failed_outcome(&error), text };
             self.finish_step(phase, step, &failed, started);
-            return Err(error.into());
+            return Err(error);
         }
         Ok(self.finish_step(phase, step, note, started))
     }
@@ -123,22 +135,20 @@ impl Engine<'_> {
         phase: &str,
         step: &Step,
         attempt: u32,
-        phase_until: Option<Instant>,
-        total: Option<Instant>,
+        of_phase: Option<Span>,
+        total: Option<Span>,
     ) -> Result<StepNote, StepError> {
-        let step_until = step.timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
-        let clocks =
-            [(step_until, ClockKind::Step), (phase_until, ClockKind::Phase), (total, ClockKind::Total)];
-        let (until, clock) = clocks
+        let of_step = step.timeout_ms.map(|ms| Span::beginning_now(Duration::from_millis(ms)));
+        let clocks = [(of_step, ClockKind::Step), (of_phase, ClockKind::Phase), (total, ClockKind::Total)];
+        let first = clocks
             .into_iter()
-            .filter_map(|(until, clock)| Some((until?, clock)))
-            .min_by_key(|(until, _)| *until)
-            .map_or((None, ClockKind::Total), |(until, clock)| (Some(until), clock));
+            .filter_map(|(span, clock)| Some((span?, clock)))
+            .min_by_key(|(span, _)| span.until);
         let items = step_items(step);
         self.observer.enter(Place {
             phase: phase.to_owned(),
             step: step.id.clone(),
-            deadline: until.map(|until| self.wall(until)),
+            deadline: first.map(|(span, _)| wall(self.ports.clock, span.until)),
             items: items.clone(),
         });
         if step.action.is_change() && (self.request.plan.rolls_back.iter().any(|p| p == phase)) {
@@ -146,7 +156,7 @@ impl Engine<'_> {
         }
         let context = StepContext {
             ports: self.ports,
-            fence: self.request.lease.fence(),
+            fence: self.hold.fence(),
             cancel: self.request.cancel,
             seed: seed_of(self.request.seed, self.journal.last().await, attempt),
             observations: self.observer.sender.subscribe(),
@@ -154,6 +164,7 @@ impl Engine<'_> {
             step: &step.id,
             teller: self.teller,
             journal: self.journal,
+            hold: self.hold,
             shared: &self.shared,
         };
         let act = async {
@@ -163,9 +174,17 @@ impl Engine<'_> {
         tokio::select! {
             biased;
             error = self.stopped() => Err(error),
-            result = act => result.map_err(lease_lost),
+            result = act => match result {
+                Ok(note) => Ok(note),
+                Err(error) => Err(self.hold.judge_by_asking(error).await),
+            },
             error = self.fallen() => Err(error),
-            () = sleep_until(until) => Err(StepError::Deadline { clock, waiting: self.waiting(&items, step) }),
+            (span, clock) = ran_out(first) => Err(StepError::Deadline {
+                clock,
+                since: wall(self.ports.clock, span.since),
+                until: wall(self.ports.clock, span.until),
+                waiting: self.waiting(&items, step),
+            }),
         }
     }
 
@@ -220,9 +239,9 @@ impl Engine<'_> {
         step: &Step,
         outcome: Outcome,
         note: &str,
-    ) -> Result<(), JournalError> {
+    ) -> Result<(), StepError> {
         let (phase, step) = (phase.to_owned(), step.id.clone());
-        self.journal.append(Entry::StepDone { phase, step, outcome, note: note.to_owned() }).await
+        self.record(Entry::StepDone { phase, step, outcome, note: note.to_owned() }).await
     }
 }
 
@@ -234,9 +253,13 @@ fn seed_of(run: u64, record: u64, attempt: u32) -> u64 {
     run ^ place
 }
 
-async fn sleep_until(until: Option<Instant>) {
-    match until {
-        Some(until) => tokio::time::sleep_until(until).await,
+/// Waits until the clock that runs out first has run out.
+async fn ran_out(first: Option<(Span, ClockKind)>) -> (Span, ClockKind) {
+    match first {
+        Some((span, clock)) => {
+            tokio::time::sleep_until(span.until).await;
+            (span, clock)
+        }
         None => std::future::pending().await,
     }
 }

@@ -35,7 +35,9 @@ impl Inspector for Sim {
                 let at = self.wall(beat.at_ms);
                 let told =
                     beat.event.iter().map(|(reason, text)| format!("{reason}: {text}")).collect::<Vec<_>>();
-                let (service, replica) = (id.name.clone(), format!("{}-1", id.name));
+                // What ends is not among those that serve.
+                let nth = if beat.exit.is_some() { beat.live.status.ready + 1 } else { 1 };
+                let (service, replica) = (id.name.clone(), format!("{}-{nth}", id.name));
                 beat.log.into_iter().chain(told).map(move |text| LogLine {
                     service: service.clone(),
                     replica: replica.clone(),
@@ -44,6 +46,7 @@ impl Inspector for Sim {
                 })
             })
             .filter(|line| query.since.is_none_or(|since| line.at >= Some(since)))
+            .filter(|line| query.until.is_none_or(|until| line.at <= Some(until)))
             .collect();
         if let Some(tail) = query.tail {
             lines.drain(..lines.len().saturating_sub(tail));
@@ -92,7 +95,8 @@ impl Inspector for Sim {
             .overrides
             .iter()
             .any(|entry| matches!(entry.kind, OverrideKind::Maintenance { .. }) && entry.in_force(now));
-        let closed = maintenance && request.through == Through::Gateway && request.path.starts_with("/api/");
+        let users = request.path.starts_with("/api/") && !request.path.ends_with("/health");
+        let closed = maintenance && request.through == Through::Gateway && users;
         let (status, body) = match scripted.next() {
             _ if closed => (503, "closed for maintenance".to_owned()),
             Some(scripted) => (scripted.status, scripted.body.clone()),
@@ -243,6 +247,7 @@ impl Sim {
                 name: format!("{}-{}", id.name, at + 1),
                 service: id.name.clone(),
                 revision: revision.clone(),
+                outdated: *revision != new,
                 state: (if ready { "ready" } else { waiting }).to_owned(),
                 ready,
                 restarts: if ready { 0 } else { beat.crashes },

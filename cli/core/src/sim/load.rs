@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::Sim;
 use crate::gate::{GateResult, Verdict};
-use crate::ports::{EndpointReport, LoadError, LoadReport, LoadRequest, LoadRunner, LoadTick};
+use crate::ports::{EndpointReport, LoadError, LoadFault, LoadReport, LoadRequest, LoadRunner, LoadTick};
 use crate::run::{CancelLevel, CancelToken};
 use crate::steps::load::micros;
 use crate::system::units::{Threshold, TimeSpan};
@@ -32,6 +32,7 @@ impl LoadRunner for Sim {
     ) -> Result<LoadReport, LoadError> {
         let failed = |error: crate::ports::OrchestratorError| LoadError {
             base: request.base.clone(),
+            fault: LoadFault::NoAnswer,
             reason: error.reason,
         };
         self.enter("load", &request.base).await.map_err(failed)?;
@@ -45,7 +46,7 @@ impl LoadRunner for Sim {
             let second = Duration::from_secs(1).min(total - elapsed);
             tokio::select! {
                 biased;
-                () = cancel.at_least(CancelLevel::Now) => interrupted = true,
+                () = cancel.at_least(CancelLevel::AfterStep) => interrupted = true,
                 () = tokio::time::sleep(second) => elapsed += second,
             }
             self.pend_if_dead().await;
@@ -65,15 +66,28 @@ impl LoadRunner for Sim {
 }
 
 impl Sim {
-    /// Does what the setup of a profile does to a system: what it makes is named after the seed, and stays until the
-    /// teardown.
+    /// Does what the setup of a profile does to a system: what it makes is named after the seed and stays until the
+    /// teardown, and maintenance lets nobody in.
     fn set_up(&self, request: &LoadRequest) -> Result<(), LoadError> {
         let Some(first) = request.profile.setup.first() else { return Ok(()) };
-        if self.state().world.set_up.insert(request.seed) {
-            return Ok(());
+        let refused = |status: u16, text: &str| LoadError {
+            base: request.base.clone(),
+            fault: LoadFault::Answer(status),
+            reason: format!("setup request `{}` got {status}: {text}", first.name),
+        };
+        if self.is_closed() {
+            return Err(refused(503, "closed for maintenance"));
         }
-        let reason = format!("setup request `{}` got 409: it is there already", first.name);
-        Err(LoadError { base: request.base.clone(), reason })
+        let mut state = self.state();
+        if !state.world.set_up.insert(request.seed) {
+            return Err(refused(409, "it is there already"));
+        }
+        Ok(())
+    }
+
+    fn is_closed(&self) -> bool {
+        let now = self.now();
+        self.state().world.overrides.iter().any(|entry| entry.is_maintenance(now))
     }
 
     /// Returns the script's figures, the worst of what runs now.
@@ -94,7 +108,12 @@ impl Sim {
     fn report(&self, request: &LoadRequest, elapsed: Duration, interrupted: bool) -> LoadReport {
         let profile = &request.profile;
         let rate = profile.rate.per_second();
-        let figures = self.figures(rate);
+        let closed = self.is_closed();
+        let mut figures = self.figures(rate);
+        if closed {
+            (figures.errors, figures.rate) = (1.0, 0.0);
+        }
+        let class = if closed { "status_503" } else { "status_500" };
         let sent = requests(rate, elapsed);
         let failed = share(sent, figures.errors);
         let late = self.0.script.load.late;
@@ -116,7 +135,7 @@ impl Sim {
             due: sent,
             sent,
             succeeded: sent - failed,
-            failures: (failed > 0).then(|| ("status_500".to_owned(), failed)).into_iter().collect(),
+            failures: (failed > 0).then(|| (class.to_owned(), failed)).into_iter().collect(),
             total: endpoint(sent, failed),
             endpoints: endpoints.collect(),
             client_lateness_p99_us: if late { 500_000 } else { 100 },

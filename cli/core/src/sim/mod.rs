@@ -8,6 +8,7 @@
 
 mod inspector;
 mod load;
+mod lock;
 mod orchestrator;
 mod resolve;
 mod script;
@@ -21,6 +22,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub use lock::Place;
 pub use script::{
     Answer, CallError, Fault, JournalScript, KillPoint, LeaseScript, LoadScript, Pace, Script, ScriptError,
     Trouble, WatchScript, Window,
@@ -34,6 +36,10 @@ use crate::ports::{ErrorKind, Fence, OrchestratorError, Result};
 
 /// 2026-01-01T00:00:00Z, when the script names no time.
 const BEGIN: i64 = 1_767_225_600;
+
+fn read(script: &str) -> std::result::Result<Script, ScriptError> {
+    Script::parse("the script of the simulation", script.as_bytes()).map_err(ScriptError::Script)
+}
 
 /// The simulated target. Clones share one world.
 #[derive(Debug, Clone)]
@@ -65,7 +71,7 @@ impl Sim {
     /// # Errors
     /// A text that is not a script.
     pub fn from_toml(text: &str) -> Result<Self, ScriptError> {
-        Ok(Self::of(Script::parse(text)?, World::default(), 0))
+        Ok(Self::of(read(text)?, World::default(), 0))
     }
 
     /// Builds a target that goes on where an earlier process left it ([`Self::save`]).
@@ -74,7 +80,7 @@ impl Sim {
     /// A text that is not a script, or a world that does not read back.
     pub fn restore(text: &str, saved: &str) -> Result<Self, ScriptError> {
         let (offset_ms, world) = serde_json::from_str(saved).map_err(ScriptError::World)?;
-        Ok(Self::of(Script::parse(text)?, world, offset_ms))
+        Ok(Self::of(read(text)?, world, offset_ms))
     }
 
     fn of(script: Script, mut world: World, offset_ms: u64) -> Self {
@@ -205,8 +211,17 @@ impl Sim {
             let mut state = self.state();
             let now_ms = self.now_ms();
             self.take_lease_away(&mut state.world, now_ms);
-            if fence.is_some_and(|fence| fence.0 < state.world.fence) {
-                let reason = "the lease that fenced this write is no longer held";
+            let lost = |fence: Fence| {
+                let broken = state.world.broken.as_ref().filter(|(broken, _)| *broken == fence);
+                match broken {
+                    Some((_, by)) => Some(format!("{by} took the lease away (mlctl lock release)")),
+                    None if fence.0 < state.world.fence => {
+                        Some("the lease that fenced this write is no longer held".to_owned())
+                    }
+                    None => None,
+                }
+            };
+            if let Some(reason) = fence.and_then(lost) {
                 return Err(OrchestratorError::new(ErrorKind::LeaseLost, operation, subject, reason));
             }
             let (value, effect) = change(&mut state.world, now_ms)?;
@@ -227,5 +242,17 @@ impl Sim {
 
     fn now(&self) -> Timestamp {
         self.0.clock.now()
+    }
+}
+
+#[cfg(test)]
+impl Sim {
+    /// Returns a target of its own that goes on from the same world, under a script of its own where one is given.
+    pub(crate) fn fork(&self, script: Option<&str>) -> Self {
+        let script = script.map_or_else(
+            || self.0.script.clone(),
+            |text| Script::parse("scenario", text.as_bytes()).unwrap(),
+        );
+        Self::of(script, self.world(), self.now_ms())
     }
 }

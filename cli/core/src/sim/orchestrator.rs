@@ -8,15 +8,14 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use serde_json::Value;
 
-use super::world::HeldLease;
-use super::{Sim, World};
+use super::Sim;
 use crate::item::{Desired, Item, ItemId};
 use crate::plan::Difference;
 use crate::ports::{
-    Applied, ErrorKind, Fence, Lease, LockHolder, LockRequest, Observation, Orchestrator, OrchestratorError,
+    Applied, ErrorKind, Fence, Lease, LockRequest, Observation, Orchestrator, OrchestratorError,
     ReleaseInput, Result, Write,
 };
-use crate::release::{Operator, Release};
+use crate::release::Release;
 use crate::snapshot::{Live, Snapshot};
 use crate::status::Status;
 use crate::system::System;
@@ -75,92 +74,7 @@ impl Orchestrator for Sim {
 
     async fn lock(&self, request: &LockRequest) -> Result<Box<dyn Lease>> {
         self.enter("lock", "the target").await?;
-        let fence = self
-            .change("lock", "the target", None, |world, _| {
-                let now = self.now();
-                if let Some(held) =
-                    world.lease.as_ref().filter(|held| !held.dead && now < held.holder.expires)
-                {
-                    let holder = &held.holder;
-                    let LockRequest { operation, operator, run, .. } = &holder.request;
-                    let reason =
-                        format!("held by {operator} for {operation} (run {run}) since {}", holder.since);
-                    return Err(OrchestratorError::new(ErrorKind::Conflict, "lock", "the target", reason));
-                }
-                Ok((take(world, request, now), None))
-            })
-            .await?;
-        Ok(Box::new(SimLease { sim: self.clone(), fence, ttl: request.ttl }))
-    }
-
-    async fn lock_holder(&self) -> Result<Option<LockHolder>> {
-        self.enter("lock_holder", "the target").await?;
-        let (now, now_ms) = (self.now(), self.now_ms());
-        let mut state = self.state();
-        self.take_lease_away(&mut state.world, now_ms);
-        Ok(state.world.lease.as_ref().map(|held| held.holder.clone()).filter(|holder| now < holder.expires))
-    }
-}
-
-impl Sim {
-    /// Gives the lease to somebody else when the script's time for that has come.
-    pub(super) fn take_lease_away(&self, world: &mut World, now_ms: u64) {
-        let due = self.0.script.lease.lost_at.is_some_and(|at| at.as_millis() <= now_ms);
-        if !due || world.lease_taken || world.lease.is_none() {
-            return;
-        }
-        world.lease_taken = true;
-        let operator = Operator { name: "somebody".to_owned(), host: "elsewhere".to_owned() };
-        let ttl = Duration::from_secs(3_600);
-        let (operation, run) = ("deploy".to_owned(), "another-run".to_owned());
-        take(world, &LockRequest { operation, operator, run, pid: 1, pid_start: 0, ttl }, self.now());
-    }
-}
-
-fn take(world: &mut World, request: &LockRequest, now: jiff::Timestamp) -> Fence {
-    world.fence += 1;
-    let fence = Fence(world.fence);
-    let expires = now.saturating_add(request.ttl).unwrap_or(jiff::Timestamp::MAX);
-    let holder = LockHolder { request: request.clone(), since: now, expires, fence };
-    world.lease = Some(HeldLease { holder, dead: false });
-    fence
-}
-
-struct SimLease {
-    sim: Sim,
-    fence: Fence,
-    ttl: Duration,
-}
-
-#[async_trait]
-impl Lease for SimLease {
-    fn fence(&self) -> Fence {
-        self.fence
-    }
-
-    async fn renew(&self) -> Result<()> {
-        self.sim.enter("renew", "the lease").await?;
-        let (now, ttl) = (self.sim.now(), self.ttl);
-        self.sim
-            .change("renew", "the lease", Some(self.fence), |world, _| {
-                let Some(held) = world.lease.as_mut() else {
-                    let reason = "it was given back already";
-                    return Err(OrchestratorError::new(ErrorKind::LeaseLost, "renew", "the lease", reason));
-                };
-                held.holder.expires = now.saturating_add(ttl).unwrap_or(jiff::Timestamp::MAX);
-                Ok(((), None))
-            })
-            .await
-    }
-
-    async fn release(&self) -> Result<()> {
-        self.sim.enter("release", "the lease").await?;
-        self.sim
-            .change("release", "the lease", Some(self.fence), |world, _| {
-                world.lease = None;
-                Ok(((), None))
-            })
-            .await
+        self.take_lock(request).await
     }
 }
 

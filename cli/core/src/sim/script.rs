@@ -9,13 +9,14 @@ use crate::item::{Item, ItemId};
 use crate::ports::ErrorKind;
 use crate::status::Cause;
 use crate::system::units::{Percent, TimeSpan};
+use crate::yaml::{LARGEST, Problems, typed};
 
 /// A text that is not a script.
 #[derive(Debug, thiserror::Error)]
 pub enum ScriptError {
     /// It is not the TOML that a script is made of.
-    #[error("read the simulation script: {}", .0.message())]
-    Script(#[source] Box<toml::de::Error>),
+    #[error("{0}")]
+    Script(Problems),
     /// A saved world does not read back.
     #[error("read the saved world of the simulation")]
     World(#[source] serde_json::Error),
@@ -57,12 +58,15 @@ pub struct Script {
 }
 
 impl Script {
-    /// Reads a script.
+    /// Reads a script. `file` is what problems call it.
     ///
     /// # Errors
     /// A text that is not TOML, an unknown key, a value that makes no sense.
-    pub fn parse(text: &str) -> Result<Self, ScriptError> {
-        toml::from_str(text).map_err(|error| ScriptError::Script(Box::new(error)))
+    pub fn parse(file: &str, bytes: &[u8]) -> Result<Self, Problems> {
+        let text = typed::text_of(file, bytes, LARGEST)?;
+        toml::from_str(text).map_err(|error| {
+            typed::refused(file, text, error.span().map_or(0, |span| span.start), error.message())
+        })
     }
 
     /// Returns how long things take for an item, in milliseconds.
@@ -300,4 +304,6 @@ pub enum KillPoint {
     Effect(u64),
     /// Right after that journal record is durable; from 1, over all journals.
     Record(u64),
+    /// Right before that journal record is durable: whoever appends it never learns what became of it.
+    Append(u64),
 }

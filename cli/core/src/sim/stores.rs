@@ -9,10 +9,11 @@ use super::{KillPoint, Sim};
 use crate::item::{Digest, Item};
 use crate::overrides::Override;
 use crate::ports::{
-    ErrorKind, Fence, Journal, JournalError, MigrationFile, MigrationState, OrchestratorError, OverrideStore,
-    ReleaseStore, Result, RunMirror, StoreAdmin, StoreError,
+    ErrorKind, Fence, Journal, JournalError, Lease, MigrationFile, MigrationState, OrchestratorError,
+    OverrideStore, ReleaseStore, Result, RunMirror, StoreAdmin, StoreError,
 };
 use crate::release::{Release, ReleaseState};
+use crate::run::journal;
 
 /// How long one migration takes.
 const MIGRATION: Duration = Duration::from_millis(100);
@@ -106,9 +107,9 @@ impl OverrideStore for Sim {
         Ok(self.state().world.overrides.clone())
     }
 
-    async fn put(&self, entry: &Override) -> Result<()> {
+    async fn put(&self, entry: &Override, fence: Fence) -> Result<()> {
         self.enter("put", &entry.id).await?;
-        self.change("put", &entry.id, None, |world, _| {
+        self.change("put", &entry.id, Some(fence), |world, _| {
             world.overrides.retain(|kept| kept.id != entry.id);
             world.overrides.push(entry.clone());
             Ok(((), Some(format!("override {}", entry.id))))
@@ -116,9 +117,9 @@ impl OverrideStore for Sim {
         .await
     }
 
-    async fn end(&self, id: &str) -> Result<bool> {
+    async fn end(&self, id: &str, fence: Fence) -> Result<bool> {
         self.enter("end", id).await?;
-        self.change("end", id, None, |world, _| {
+        self.change("end", id, Some(fence), |world, _| {
             let before = world.overrides.len();
             world.overrides.retain(|kept| kept.id != id);
             let ended = world.overrides.len() < before;
@@ -148,7 +149,7 @@ impl StoreAdmin for Sim {
         Ok(told.collect())
     }
 
-    async fn migrate(&self, migration: &Item) -> Result<Vec<u32>, StoreError> {
+    async fn migrate(&self, migration: &Item, lease: &dyn Lease) -> Result<Vec<u32>, StoreError> {
         let service = &migration.id.name;
         let mut versions = Vec::new();
         let script = &self.0.script;
@@ -161,8 +162,9 @@ impl StoreAdmin for Sim {
             }
             self.enter("migrate", service).await.map_err(|error| refused("migrate", error))?;
             tokio::time::sleep(MIGRATION).await;
+            lease.renew().await.map_err(|error| refused("migrate", error))?;
             let at = self.now();
-            let applied = self.change("migrate", service, None, |world, now_ms| {
+            let applied = self.change("migrate", service, Some(lease.fence()), |world, now_ms| {
                 let digest = Digest::of(file.up.as_bytes());
                 let kept = world.migrations.entry(service.clone()).or_default();
                 kept.push(AppliedMigration { version: file.version, name: file.name.clone(), digest, at });
@@ -176,7 +178,12 @@ impl StoreAdmin for Sim {
         Ok(versions)
     }
 
-    async fn roll_back(&self, migration: &Item, steps: u32) -> Result<Vec<u32>, StoreError> {
+    async fn roll_back(
+        &self,
+        migration: &Item,
+        steps: u32,
+        lease: &dyn Lease,
+    ) -> Result<Vec<u32>, StoreError> {
         let service = &migration.id.name;
         self.enter("roll_back", service).await.map_err(|error| refused("roll back", error))?;
         let files = files(migration)?;
@@ -192,7 +199,7 @@ impl StoreAdmin for Sim {
                     unreachable: false,
                 });
             }
-            self.change("roll_back", service, None, |world, _| {
+            self.change("roll_back", service, Some(lease.fence()), |world, _| {
                 world.migrations.entry(service.clone()).or_default().pop();
                 Ok(((), Some(format!("roll back {service} {:04}_{}", kept.version, kept.name))))
             })
@@ -259,8 +266,12 @@ impl Journal for SimJournal {
                     source: None,
                 });
             }
-            state.world.journals.entry(self.run.clone()).or_default().push(line.to_owned());
-            if matches!(state.kill, Some(KillPoint::Record(at)) if number >= at) {
+            let dies_before = matches!(state.kill, Some(KillPoint::Append(at)) if number >= at);
+            let dies_after = matches!(state.kill, Some(KillPoint::Record(at)) if number >= at);
+            if !dies_before {
+                state.world.journals.entry(self.run.clone()).or_default().push(line.to_owned());
+            }
+            if dies_before || dies_after {
                 self.sim.0.dead.send_replace(true);
             }
         }
@@ -273,6 +284,15 @@ impl Journal for SimJournal {
 impl RunMirror for Sim {
     async fn append(&self, run: &str, line: &str) -> Result<()> {
         self.enter("mirror", run).await?;
+        let follows = {
+            let state = self.state();
+            let last = state.world.journals.get(run).and_then(|lines| lines.last());
+            journal::follows(last.map(String::as_str), line)
+        };
+        if !follows {
+            let reason = "another process has carried this run on";
+            return Err(OrchestratorError::new(ErrorKind::Conflict, "mirror", run, reason));
+        }
         self.journal(run).append(line).await.map_err(|error| {
             OrchestratorError::new(ErrorKind::Unavailable, "mirror", run, error.reason.as_str())
         })
@@ -288,5 +308,16 @@ impl RunMirror for Sim {
         self.enter("list_journals", "runs").await?;
         // Run ids sort by the time they were made.
         Ok(self.state().world.journals.keys().cloned().collect())
+    }
+
+    async fn trim(&self, run: &str) -> Result<()> {
+        // Lines are kept whole here.
+        self.enter("trim_journal", run).await
+    }
+
+    async fn remove(&self, run: &str) -> Result<()> {
+        self.enter("remove_journal", run).await?;
+        self.state().world.journals.remove(run);
+        Ok(())
     }
 }

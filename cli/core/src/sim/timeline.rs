@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::script::{Fault, Tempo};
+use crate::cause::CauseCode;
 use crate::item::ItemKind;
 use crate::snapshot::Live;
 use crate::status::{Cause, Status, WorkloadStatus};
@@ -109,7 +110,7 @@ impl Line {
     fn rollout(&mut self, noticed: u64, roll: Roll, start: u64, ready: u64, stop: u64) {
         let desired = self.wanted.replicas.unwrap_or(0);
         let before = if roll == Roll::Create { 0 } else { self.wanted.status.ready };
-        let starting = Some(Cause::transient("starting", "waiting for a new replica to be ready"));
+        let starting = Some(Cause::transient(CauseCode::Starting, "waiting for a new replica to be ready"));
         let status = |ready: u32, updated: u32, cause: Option<Cause>| {
             let status = if cause.is_some() { Status::InProgress } else { Status::Current };
             WorkloadStatus { status, ready, updated, desired, cause }
@@ -117,7 +118,7 @@ impl Line {
         let each = start + ready;
         match roll {
             Roll::Scale if desired <= before => {
-                let going = Some(Cause::transient("stopping", "waiting for replicas to end"));
+                let going = Some(Cause::transient(CauseCode::Draining, "waiting for replicas to end"));
                 self.push(noticed, status(before, before, going), None);
                 self.push(
                     noticed + stop,
@@ -161,7 +162,7 @@ impl Line {
         }
         if fault.never_ready {
             let text = "running, and not ready: its readiness probe says no";
-            self.cut(noticed + start, Cause::transient("not_ready", text), Status::InProgress);
+            self.cut(noticed + start, Cause::transient(CauseCode::NotReady, text), Status::InProgress);
         }
         if let Some(crash) = fault.crash {
             self.crash(fault, noticed + start, crash.as_millis(), start, ready);
@@ -211,7 +212,7 @@ impl Line {
             };
             let cause = Cause {
                 terminal: last,
-                ..Cause::transient(if last { "crash_loop" } else { "exited" }, text)
+                ..Cause::transient(if last { CauseCode::CrashLoop } else { CauseCode::Exited }, text)
             };
             self.cut(at, cause, if last { Status::Failed } else { Status::InProgress });
             if let Some(beat) = self.beats.last_mut() {
@@ -237,7 +238,7 @@ impl Line {
         let Some(last) = self.beats.last().filter(|beat| beat.live.is_current()).cloned() else { return };
         let mut at = last.at_ms;
         for _ in 0..fault.flaps {
-            let cause = Cause::transient("not_ready", "its readiness probe says no");
+            let cause = Cause::transient(CauseCode::NotReady, "its readiness probe says no");
             self.cut(at + half, cause, Status::InProgress);
             self.push(at + 2 * half, last.live.status.clone(), Some(("ready", "ready again")));
             at += 2 * half;
@@ -288,7 +289,7 @@ mod tests {
         );
         assert_eq!(
             told(Roll::Scale, &before(3), &[]),
-            ["0 g1 current 3/3/3", "10 g2 in progress 3/3/2 stopping", "60 g2 current 2/2/2",]
+            ["0 g1 current 3/3/3", "10 g2 in progress 3/3/2 draining", "60 g2 current 2/2/2",]
         );
         assert_eq!(
             told(Roll::Remove, &before(2), &[]),

@@ -7,12 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::lock::Place;
 use super::script::Script;
 use super::timeline::{Beat, Roll, beats};
 use crate::item::{Digest, Item, ItemId, ItemKind};
 use crate::overrides::Override;
-use crate::ports::{Applied, ErrorKind, LockHolder, OrchestratorError, Result, Write};
-use crate::release::Release;
+use crate::ports::{Applied, ErrorKind, Fence, LockHolder, OrchestratorError, Result, Write};
+use crate::release::{Operator, Release};
 use crate::snapshot::Live;
 use crate::status::Status;
 
@@ -35,6 +36,15 @@ pub struct World {
     pub lease: Option<HeldLease>,
     /// The highest fence given out.
     pub fence: u64,
+    /// Who waits in line for it.
+    #[serde(default)]
+    pub line: Vec<Place>,
+    /// The highest ticket given out.
+    #[serde(default)]
+    pub tickets: u64,
+    /// The lease that was taken away last, and by whom.
+    #[serde(default)]
+    pub broken: Option<(Fence, Operator)>,
     /// True once the script took the lease away.
     pub lease_taken: bool,
     /// What really changed the world, in the order of the first time.
@@ -53,7 +63,7 @@ pub struct World {
 /// Something that changed the world.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Effect {
-    /// What, as people read it: `put workload/api 0123456789ab x2`.
+    /// What, as people read it: `put workload/api 0123456789ab, 2 replicas`.
     pub text: String,
     /// How often. Calls that found the world as they wanted it are not counted.
     pub count: u32,
@@ -189,7 +199,8 @@ impl World {
             (true, true) => Roll::Scale,
             (true, false) => Roll::Update,
         };
-        let count = replicas.map(|count| format!(" x{count}")).unwrap_or_default();
+        let noun = |count| if count == 1 { "replica" } else { "replicas" };
+        let count = replicas.map(|count| format!(", {count} {}", noun(count))).unwrap_or_default();
         let text = format!("put {} {}{count}", item.id, item.digest.short());
         (self.roll(script, now_ms, &item.id, roll, replicas), Some(text))
     }

@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{StepError, StepNote};
+use crate::cause::CauseCode;
 use crate::item::ItemId;
 use crate::ports::Write;
-use crate::run::StepContext;
+use crate::run::{StepContext, wall};
 use crate::snapshot::Live;
 use crate::status::{Cause, Condition, Status};
 
@@ -38,6 +40,17 @@ struct Flight {
     current_since: Option<Instant>,
 }
 
+/// A look that is later than it should be by more than this means that the process did not run.
+const HELD_UP: Duration = Duration::from_secs(3);
+
+impl Flight {
+    /// Leaves out a time in which this process did not run.
+    fn pass_over(&mut self, time: Duration) {
+        self.moved += time;
+        self.current_since = None;
+    }
+}
+
 impl Apply {
     pub(super) async fn run(&self, context: &StepContext<'_>) -> Result<StepNote, StepError> {
         let mut open: Vec<&Write> = self.writes.iter().rev().collect();
@@ -46,7 +59,13 @@ impl Apply {
         let mut written = 0_usize;
         let alone_first = self.writes.len() > self.width;
         let mut observations = context.observations.clone();
+        let mut due = Instant::now();
         loop {
+            // What nobody looked at is neither a calm nor a standstill: the clocks of the flights begin where they were.
+            let late = due.elapsed();
+            if late > HELD_UP {
+                flights.values_mut().for_each(|flight| flight.pass_over(late));
+            }
             let admitted = if alone_first && settled.is_empty() { 1 } else { self.width.max(1) };
             while flights.len() - settled.len() < admitted
                 && let Some(write) = open.pop()
@@ -58,6 +77,7 @@ impl Apply {
             }
             let lives = observations.borrow_and_update().clone();
             let wake = self.look(context, &lives, &mut flights, &mut settled)?;
+            due = wake;
             if open.is_empty() && settled.len() == flights.len() {
                 return Ok(note(written, self.writes.len()));
             }
@@ -112,7 +132,9 @@ impl Apply {
             if let Some(limit) = self.progress_deadline(id) {
                 let until = flight.moved + limit;
                 if until <= now {
-                    return Err(no_progress(id, &live, limit));
+                    let since = wall(context.ports.clock, flight.moved);
+                    let until = wall(context.ports.clock, until);
+                    return Err(no_progress(id, &live, limit, since, until));
                 }
                 wake = wake.min(until);
             }
@@ -134,10 +156,14 @@ async fn launch(context: &StepContext<'_>, write: &Write, again: bool) -> Result
     let live = context.live(id);
     let condition =
         if matches!(write, Write::Remove { .. }) { Condition::AllGone } else { Condition::AllCurrent };
-    // A watch may lag behind our own write: going back, the state of before the way forward looks like the end.
-    let wrote = again || !is_there(write, &live) || context.is_stale(&live, id);
+    let effect = effect_name(write);
+    // A watch may lag behind our own writes, those of a process before this one too: going back, the state of before
+    // the way forward looks like the end. What the run last did to the item says more.
+    let overtaken = context.last_begun(|begun| is_about(begun, id)).is_some_and(|last| last != effect);
+    // A write that a kill cut in two may show as done. Writes repeat without harm: what is whole stays as it is.
+    let doubted = context.is_in_doubt(&effect);
+    let wrote = again || doubted || overtaken || !is_there(write, &live) || context.is_stale(&live, id);
     let generation = if wrote {
-        let effect = effect_name(write);
         context.intend(&effect, live.digest.as_ref()).await?;
         let applied = context.ports.orchestrator.apply(write, context.fence).await?;
         context.wrote(id, applied.generation);
@@ -157,7 +183,8 @@ fn is_there(write: &Write, live: &Live) -> bool {
         Write::Put { item, replicas } => {
             live.digest.as_ref() == Some(&item.digest) && (replicas.is_none() || live.replicas == *replicas)
         }
-        Write::Remove { .. } => live.status.status == Status::NotFound,
+        // On its way out it was removed already; the step waits until it is gone.
+        Write::Remove { .. } => matches!(live.status.status, Status::NotFound | Status::Terminating),
         Write::Scale { replicas, .. } => live.replicas == Some(*replicas),
         // Nobody can see a restart in a status; its token makes a second one harmless.
         Write::Restart { .. } => false,
@@ -167,7 +194,8 @@ fn is_there(write: &Write, live: &Live) -> bool {
 fn effect_name(write: &Write) -> String {
     match write {
         Write::Put { item, replicas: Some(count) } => {
-            format!("put {} {} x{count}", item.id, item.digest.short())
+            let noun = if *count == 1 { "replica" } else { "replicas" };
+            format!("put {} {}, {count} {noun}", item.id, item.digest.short())
         }
         Write::Put { item, replicas: None } => format!("put {} {}", item.id, item.digest.short()),
         Write::Remove { id } => format!("remove {id}"),
@@ -176,13 +204,18 @@ fn effect_name(write: &Write) -> String {
     }
 }
 
-fn no_progress(id: &ItemId, live: &Live, limit: Duration) -> StepError {
+/// Says whether an effect, by its name, is one on that item.
+fn is_about(effect: &str, id: &ItemId) -> bool {
+    effect.split(' ').nth(1) == Some(id.to_string().as_str())
+}
+
+fn no_progress(id: &ItemId, live: &Live, limit: Duration, since: Timestamp, until: Timestamp) -> StepError {
     let why = live.status.cause.as_ref().map_or_else(
         || format!("{} of {} replicas ready", live.status.ready, live.status.desired),
         |cause| cause.text.clone(),
     );
-    let text = format!("no progress for {} s: {why}", limit.as_secs());
-    StepError::Terminal { item: id.clone(), cause: Cause::terminal("progress_deadline", text) }
+    let text = format!("no progress for {} s, from {since} until {until}: {why}", limit.as_secs());
+    StepError::Terminal { item: id.clone(), cause: Cause::terminal(CauseCode::ProgressDeadline, text) }
 }
 
 fn note(written: usize, of: usize) -> StepNote {

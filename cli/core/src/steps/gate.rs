@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{StepError, StepNote};
 use crate::gate::{GateResult, Verdict, summary};
+use crate::mask::Mask;
 use crate::metrics;
 use crate::playbook::Through as Way;
 use crate::ports::{ProbeAnswer, ProbeRequest, Through};
@@ -123,9 +124,10 @@ fn status_text(answer: &ProbeAnswer) -> String {
     answer.status.map_or_else(|| "no answer".to_owned(), |status| status.to_string())
 }
 
-/// Returns the first line of a text, at most 160 characters of it.
+/// Returns the first line of what a program says, at most 400 characters of it, without passwords of URLs.
 fn one_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().chars().take(160).collect()
+    let line: String = text.lines().next().unwrap_or_default().chars().take(400).collect();
+    Mask::default().text(&line)
 }
 
 /// Looks for expected metric series on every replica.
@@ -274,15 +276,21 @@ where
     let until = Instant::now() + Duration::from_millis(within_ms);
     let mut rounds: u64 = 0;
     loop {
-        let results = ask().await?;
-        let passed = results.iter().all(|r| r.verdict == Verdict::Pass);
-        if passed || Instant::now() + PAUSE >= until {
-            return conclude(context, results);
-        }
+        let answers = ask().await;
+        let over = Instant::now() + PAUSE >= until;
+        let standing = match answers {
+            Ok(results) if over || results.iter().all(|r| r.verdict == Verdict::Pass) => {
+                return conclude(context, results);
+            }
+            Ok(results) => summary(&results),
+            // A target that could not be asked this once has said nothing against the release.
+            Err(error) if error.is_transient() && !over => error.to_string(),
+            Err(error) => return Err(error),
+        };
         rounds += 1;
         if rounds % 8 == 1 {
             let left = until.saturating_duration_since(Instant::now()).as_secs();
-            context.progress(0, 0, format!("{}; giving up in {left} s", summary(&results)));
+            context.progress(0, 0, format!("{standing}; giving up in {left} s"));
         }
         tokio::time::sleep(PAUSE).await;
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{StepError, StepNote};
 use crate::event::Outcome;
+use crate::ports::ErrorKind;
 use crate::release::ReleaseState;
 use crate::run::StepContext;
 
@@ -26,11 +27,19 @@ impl Mark {
     pub(super) async fn run(&self, context: &StepContext<'_>) -> Result<StepNote, StepError> {
         context.all_current(PATIENCE).await?;
         let effect = format!("mark release {} verified", self.release);
-        context.intend(&effect, None).await?;
-        context.ports.releases.mark(self.release, ReleaseState::Verified, None, context.fence).await?;
-        context.done(&effect, None).await?;
+        // It may be marked already: by this run, cut off right after it, or by the one that verified it before.
+        let kept = context.ports.releases.list().await?;
+        let is_marked = kept.iter().any(|r| r.number == self.release && r.state == ReleaseState::Verified);
+        if !is_marked || context.is_in_doubt(&effect) {
+            context.intend(&effect, None).await?;
+            context.ports.releases.mark(self.release, ReleaseState::Verified, None, context.fence).await?;
+            context.done(&effect, None).await?;
+        }
         // What is too much can go the next time; the release is verified all the same.
         if let Err(error) = context.ports.releases.prune(KEPT, context.fence).await {
+            if error.kind == ErrorKind::LeaseLost {
+                return Err(error.into());
+            }
             let text = format!("release {} is verified; {error}", self.release);
             return Ok(StepNote { outcome: Outcome::Warning, text });
         }

@@ -34,7 +34,7 @@ impl Migrate {
             context.progress(index as u64, self.items.len() as u64, format!("migrating {service}"));
             let effect = format!("migrate {service}: {}", pending.join(", "));
             context.intend(&effect, None).await?;
-            applied += context.ports.stores.migrate(item).await?.len();
+            applied += context.ports.stores.migrate(item, context.lease()).await?.len();
             context.done(&effect, None).await?;
         }
         self.keep(context).await?;

@@ -122,10 +122,14 @@ pub enum StepError {
         cause: Cause,
     },
     /// A clock ran out.
-    #[error("the {} clock ran out while waiting for {waiting}", clock.word())]
+    #[error("the {} clock, which ran from {since} until {until}, ran out while waiting for {waiting}", clock.word())]
     Deadline {
         /// Which.
         clock: ClockKind,
+        /// When it began to run.
+        since: jiff::Timestamp,
+        /// When it ran out.
+        until: jiff::Timestamp,
         /// What the step waited for.
         waiting: String,
     },

@@ -15,6 +15,8 @@ use crate::yaml::{
 };
 
 const KIND: Kind = Kind::Struct(&ROOT);
+/// Each profile is checked over the whole file.
+const MOST_PROFILES: usize = 32;
 
 /// A system file that was read and found free of problems, under each of its profiles.
 #[derive(Debug, Clone)]
@@ -58,9 +60,29 @@ impl SystemFile {
         let written = yaml::read(name, bytes)?;
         let mut problems = yaml::check(name, &written, &KIND, Placeholders::Filled);
         let file = Self { name: name.into(), written };
-        problems.extend(cross_check(name, &complete(&file.written, &KIND)));
+        if !problems.is_full() {
+            problems.extend(cross_check(name, &complete(&file.written, &KIND)));
+        }
         let without_profile = problems.clone();
-        for profile in file.profiles() {
+        if let Some(entry) = file.written.entry("profiles")
+            && file.profiles().count() > MOST_PROFILES
+        {
+            problems.push(Problem {
+                file: Arc::clone(&file.name),
+                line: entry.line,
+                column: entry.column,
+                path: KeyPath::default().key("profiles"),
+                message: format!(
+                    "found {} profiles, expected at most {MOST_PROFILES}",
+                    file.profiles().count()
+                ),
+                suggestion: None,
+            });
+        }
+        for profile in file.profiles().take(MOST_PROFILES) {
+            if problems.is_full() {
+                break;
+            }
             let merged = file.merged(profile);
             let mut under = yaml::check(name, &merged, &KIND, Placeholders::Filled);
             under.extend(cross_check(name, &complete(&merged, &KIND)));

@@ -19,4 +19,4 @@ pub use explain::{Explained, SaidBy};
 pub use file::{ProfileError, SystemFile, reference, schema};
 pub use model::*;
 
-pub(crate) use shape::{ENV_NAME, NAME, TIME_SPAN, URL_PATH};
+pub(crate) use shape::{ENV_NAME, NAME, SOME_TIME, TIME_SPAN, URL_PATH};

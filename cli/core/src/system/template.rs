@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::yaml::did_you_mean;
+use crate::yaml::{did_you_mean, shown};
 
 /// Files a target renders from the system and keeps current for its services.
 pub const RENDERED_FILES: &[&str] = &["routes.json"];
@@ -59,7 +59,8 @@ pub enum TemplateError {
     Brace(char),
     /// Nobody knows this placeholder.
     #[error(
-        "unknown placeholder `{{{found}}}`, expected {{port}}, {{metrics_port}}, {{addr:SERVICE}}, {{data}} or {{file:NAME}}"
+        "unknown placeholder `{{{}}}`, expected {{port}}, {{metrics_port}}, {{addr:SERVICE}}, {{data}} or {{file:NAME}}",
+        shown(found)
     )]
     Unknown {
         /// What stood between the braces.

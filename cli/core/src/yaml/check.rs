@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::node::{Entry, Node, Value};
+use super::node::{Entry, Node, Value, shown};
 use super::problem::{KeyPath, Problem, Problems, did_you_mean};
-use super::shape::{Choice, Group, Kind, OneOf, Presence, Struct};
+use super::shape::{Choice, Group, Kind, OneOf, Presence, Struct, TextRule, UnitRule};
+use super::slip;
 
 /// Whether texts may still hold `{{name}}` in place of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +31,9 @@ struct Checker {
 
 impl Checker {
     fn value(&mut self, node: &Node, kind: &Kind, path: &KeyPath, partial: bool) {
+        if self.problems.is_full() {
+            return;
+        }
         if self.placeholders == Placeholders::Open
             && !matches!(kind, Kind::Json)
             && node.text().is_some_and(|text| text.contains("{{"))
@@ -40,16 +44,8 @@ impl Checker {
             Kind::Json => {}
             Kind::Bool => self.boolean(node, path),
             Kind::Int { min, max } => self.integer(node, path, *min, *max),
-            Kind::Text(rule) => {
-                if !node.text().is_some_and(rule.accepts) {
-                    self.unexpected(node, path, rule.expected);
-                }
-            }
-            Kind::Unit(rule) => match node.text().map(rule.canonical) {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => self.unexpected(node, path, &error.expected),
-                None => self.unexpected(node, path, rule.expected),
-            },
+            Kind::Text(rule) => self.text(node, rule, path),
+            Kind::Unit(rule) => self.unit(node, rule, path),
             Kind::Choice(choices) => self.choice(node, path, choices),
             Kind::List { of, min } => self.list(node, of, *min, path),
             Kind::Map { key, of } => {
@@ -59,8 +55,10 @@ impl Checker {
                 for entry in entries {
                     let below = path.key(&entry.key);
                     if !(key.accepts)(&entry.key) {
-                        let message = format!("found the name `{}`, expected {}", entry.key, key.expected);
-                        self.problem(entry.line, entry.column, &below, message, None);
+                        let name = shown(&entry.key);
+                        let message = format!("found the name `{name}`, expected {}", key.expected);
+                        let meant = slip::of_text(&entry.key, key);
+                        self.problem(entry.line, entry.column, &below, message, meant);
                     }
                     self.value(&entry.node, of, &below, partial);
                 }
@@ -68,6 +66,29 @@ impl Checker {
             Kind::Struct(shape) => self.structure(node, shape, path, partial),
             Kind::Partial(shape) => self.structure(node, shape, path, true),
             Kind::OneOf(one_of) => self.one_of(node, one_of, path),
+        }
+    }
+
+    fn text(&mut self, node: &Node, rule: &TextRule, path: &KeyPath) {
+        match node.text() {
+            Some(text) if (rule.accepts)(text) => {}
+            Some(text) => {
+                let mut message = format!("found {}, expected {}", node.describe(), rule.expected);
+                if text.contains(" - ") {
+                    message
+                        .push_str("; an item that is indented deeper than the one above belongs to its text");
+                }
+                self.problem_at(node, path, message, slip::of_text(text, rule));
+            }
+            None => self.unexpected(node, path, rule.expected),
+        }
+    }
+
+    fn unit(&mut self, node: &Node, rule: &UnitRule, path: &KeyPath) {
+        let Some(text) = node.text() else { return self.unexpected(node, path, rule.expected) };
+        if let Err(error) = (rule.canonical)(text) {
+            let message = format!("found {}, expected {}", node.describe(), error.expected);
+            self.problem_at(node, path, message, slip::of_unit(text, rule));
         }
     }
 
@@ -95,12 +116,19 @@ impl Checker {
             } else {
                 format!("a whole number from {min} to {max}")
             };
-            self.unexpected(node, path, &expected);
+            return self.unexpected(node, path, &expected);
+        }
+        // A leading zero means octal to some readers of YAML and nothing to others.
+        let plain = number.map(|number| number.to_string());
+        if plain.as_deref() != node.text() {
+            let message =
+                format!("found {}, expected a whole number without leading zeros and `+`", node.describe());
+            self.problem_at(node, path, message, plain);
         }
     }
 
     fn choice(&mut self, node: &Node, path: &KeyPath, choices: &[Choice]) {
-        if node.text().is_some_and(|text| choices.iter().any(|choice| choice.word == text)) {
+        if is_one_of(node, choices) {
             return;
         }
         let words: Vec<_> = choices.iter().map(|choice| choice.word).collect();
@@ -115,7 +143,8 @@ impl Checker {
 
     fn list(&mut self, node: &Node, of: &Kind, min: usize, path: &KeyPath) {
         let Value::List(items) = &node.value else {
-            return self.unexpected(node, path, "a list");
+            let meant = node.text().and_then(|text| slip::of_list(text, of));
+            return self.problem_at(node, path, format!("found {}, expected a list", node.describe()), meant);
         };
         if items.len() < min {
             let expected =
@@ -132,8 +161,9 @@ impl Checker {
 
     fn structure(&mut self, node: &Node, shape: &Struct, path: &KeyPath, partial: bool) {
         let Value::Map(entries) = &node.value else {
-            return self.unexpected(node, path, "a map");
+            return self.unexpected(node, path, &example(shape));
         };
+        let mut meant = Vec::new();
         for entry in entries {
             let below = path.key(&entry.key);
             if let Some(key) = shape.keys.iter().find(|key| key.name == entry.key) {
@@ -141,31 +171,39 @@ impl Checker {
             } else if let Some((_, message)) = shape.refused.iter().find(|(name, _)| *name == entry.key) {
                 self.problem(entry.line, entry.column, &below, (*message).to_owned(), None);
             } else {
-                self.unknown_key(entry, shape, &below);
+                meant.extend(self.unknown_key(entry, shape, &below));
             }
         }
         if partial {
             return;
         }
         for key in shape.keys.iter().filter(|key| key.presence == Presence::Required) {
-            if node.get(key.name).is_none() {
+            // A key that is there and misspelt was told as that.
+            if node.get(key.name).is_none() && !meant.iter().any(|meant| meant == key.name) {
                 let message = format!("the key `{}` is missing: {}", key.name, sentence_end(key.doc));
                 self.problem_at(node, path, message, None);
             }
         }
-        if let Some(group) = shape.one_of {
+        if let Some(group) = shape.one_of
+            && !meant.iter().any(|meant| group.keys.contains(&meant.as_str()))
+        {
             self.exactly_one(node, group, shape, path);
         }
     }
 
-    fn unknown_key(&mut self, entry: &Entry, shape: &Struct, below: &KeyPath) {
+    /// Tells a key that the shape does not have, and returns the one that was probably meant.
+    fn unknown_key(&mut self, entry: &Entry, shape: &Struct, below: &KeyPath) -> Option<String> {
         let names: Vec<_> = shape.keys.iter().map(|key| key.name).collect();
         let suggestion = did_you_mean(&entry.key, names.iter().copied());
-        let mut message = format!("unknown key `{}`, expected {}", entry.key, or(&names));
+        let mut message = format!("unknown key `{}`, expected {}", shown(&entry.key), or(&names));
+        if entry.key.starts_with("//") {
+            message.push_str("; a comment begins with `#`");
+        }
         if entry.node.value == Value::Null && entry.key.contains([')', ']', '"', '(']) {
             message.push_str("; in braces a comma ends a value: put the text before it in quotes");
         }
-        self.problem(entry.line, entry.column, below, message, suggestion);
+        self.problem(entry.line, entry.column, below, message, suggestion.clone());
+        suggestion
     }
 
     fn exactly_one(&mut self, node: &Node, group: &Group, shape: &Struct, path: &KeyPath) {
@@ -193,6 +231,17 @@ impl Checker {
 
     fn one_of(&mut self, node: &Node, one_of: &OneOf, path: &KeyPath) {
         match pick(node, one_of) {
+            // One word or a list: both are told, also where a word was found.
+            Some(Kind::Choice(choices)) if !is_one_of(node, choices) => {
+                let of = one_of.forms.iter().find_map(|form| match form {
+                    Kind::List { of, .. } => Some(*of),
+                    _ => None,
+                });
+                let near = |text: &str| did_you_mean(text, choices.iter().map(|choice| choice.word));
+                let meant = node.text().and_then(|text| near(text).or_else(|| slip::of_list(text, of?)));
+                let message = format!("found {}, expected {}", node.describe(), one_of.expected);
+                self.problem_at(node, path, message, meant);
+            }
             Some(form) => self.value(node, form, path, false),
             None => self.unexpected(node, path, one_of.expected),
         }
@@ -206,7 +255,10 @@ impl Checker {
         self.problem_at(node, path, message, None);
     }
 
-    fn problem_at(&mut self, node: &Node, path: &KeyPath, message: String, suggestion: Option<String>) {
+    fn problem_at(&mut self, node: &Node, path: &KeyPath, mut message: String, suggestion: Option<String>) {
+        if node.text().is_some_and(|text| text.contains(slip::TYPOGRAPHIC)) {
+            message.push_str("; typographic quotes are part of the text, unlike \" and '");
+        }
         self.problem(node.line, node.column, path, message, suggestion);
     }
 
@@ -223,6 +275,10 @@ impl Checker {
     }
 }
 
+fn is_one_of(node: &Node, choices: &[Choice]) -> bool {
+    node.text().is_some_and(|text| choices.iter().any(|choice| choice.word == text))
+}
+
 /// Picks the form of a one-of that a node is written in.
 pub(super) fn pick(node: &Node, one_of: &OneOf) -> Option<&'static Kind> {
     one_of.forms.iter().find(|form| match (&node.value, form) {
@@ -235,6 +291,16 @@ pub(super) fn pick(node: &Node, one_of: &OneOf) -> Option<&'static Kind> {
         }
         _ => false,
     })
+}
+
+/// What a map with known keys looks like: its required keys, else its first ones.
+fn example(shape: &Struct) -> String {
+    let required = shape.keys.iter().filter(|key| key.presence == Presence::Required);
+    let mut keys: Vec<_> = required.take(3).map(|key| format!("{}: ...", key.name)).collect();
+    if keys.is_empty() {
+        keys = shape.keys.iter().take(2).map(|key| format!("{}: ...", key.name)).collect();
+    }
+    format!("a map such as {{{}}}", keys.join(", "))
 }
 
 /// Joins words as `a`, `b` or `c`.

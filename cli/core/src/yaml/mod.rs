@@ -8,9 +8,13 @@
 //!
 //! What YAML offers beyond data is refused with a clear line: anchors, aliases, merge keys, tags, several
 //! documents. Scalars follow YAML 1.2: only `true` and `false` are booleans, and `1.10` stays `1.10`.
+//!
+//! A file has bounds (`limit.rs`): size, levels, values, entries of one map, length of a key, problems told. Whatever
+//! the bytes, reading and checking end in bounded time and memory with a value or with problems.
 
 mod check;
 mod complete;
+mod limit;
 mod node;
 mod overlay;
 mod problem;
@@ -18,11 +22,16 @@ mod read;
 mod reference;
 mod schema;
 pub mod shape;
+mod slip;
+mod syntax;
+mod text;
+pub mod typed;
 mod unit;
 
 pub use check::{Placeholders, check};
 pub use complete::{complete, to_json};
-pub use node::{Entry, Node, Origin, Value};
+pub use limit::LARGEST;
+pub use node::{Entry, Node, Origin, Value, shown};
 pub use overlay::overlay;
 pub use problem::{KeyPath, Problem, Problems, did_you_mean};
 pub use read::read;

@@ -93,14 +93,9 @@ impl Node {
         match &self.value {
             Value::Null => "nothing".to_owned(),
             Value::Scalar { text, .. } if text.is_empty() => "an empty text".to_owned(),
-            Value::Scalar { text, .. } => {
-                let mut shown: String =
-                    text.chars().take(60).map(|c| if c.is_control() { ' ' } else { c }).collect();
-                if shown.len() < text.len() {
-                    shown.push('…');
-                }
-                format!("`{shown}`")
-            }
+            Value::Scalar { text, .. } => format!("`{}`", shown(text)),
+            Value::List(items) if items.is_empty() => "an empty list".to_owned(),
+            Value::Map(entries) if entries.is_empty() => "an empty map".to_owned(),
             Value::List(_) => "a list".to_owned(),
             Value::Map(_) => "a map".to_owned(),
         }
@@ -125,4 +120,34 @@ impl Node {
             Value::Null | Value::Scalar { .. } => {}
         }
     }
+}
+
+/// Characters of a value that a message repeats.
+const SHOWN: usize = 60;
+
+/// Returns a text as a message may repeat it: short, on one line, with characters that nobody sees written out.
+pub fn shown(text: &str) -> String {
+    let shown: String = text.chars().take(SHOWN).collect();
+    let end = if text.chars().nth(SHOWN).is_some() { "…" } else { "" };
+    format!("{}{end}", visible(&shown))
+}
+
+/// Returns a text on one line, with characters that nobody sees written out.
+pub(super) fn visible(text: &str) -> String {
+    let mut visible = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\r' | '\t' => visible.push(' '),
+            _ if is_unseen(c) => visible.extend(c.escape_unicode()),
+            _ => visible.push(c),
+        }
+    }
+    visible
+}
+
+/// Spaces of another kind, and characters that have no width or turn the reading direction.
+fn is_unseen(c: char) -> bool {
+    c.is_control()
+        || (c.is_whitespace() && c != ' ')
+        || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }

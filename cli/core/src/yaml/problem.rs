@@ -3,6 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::limit::{LONGEST_MESSAGE, LONGEST_WORD, MOST_PROBLEMS};
+use super::node::visible;
+
 /// The way to a value: `services.api.routes[0].path`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyPath(String);
@@ -13,6 +16,7 @@ impl KeyPath {
     pub fn key(&self, key: &str) -> Self {
         // A key with a dot of its own is quoted, so that a path can be read back.
         let quote = if key.contains('.') { "\"" } else { "" };
+        let key = visible(key);
         if self.0.is_empty() {
             Self(format!("{quote}{key}{quote}"))
         } else {
@@ -69,33 +73,53 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All that is wrong with a file, in the order of the file.
+/// All that is wrong with a file, in the order of the file, up to a number that nobody reads at once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Problems(Vec<Problem>);
+pub struct Problems {
+    told: Vec<Problem>,
+    /// Whether there were more than are kept.
+    more: bool,
+}
 
 impl Problems {
     /// Returns whether nothing is wrong.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.told.is_empty()
+    }
+
+    /// Returns whether there were more problems than are kept: looking for others is no use.
+    pub const fn is_full(&self) -> bool {
+        self.more
     }
 
     /// Returns the problems in the order of the file.
     pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
-        self.0.iter()
+        self.told.iter()
     }
 
     /// Adds a problem, unless the same place already has the same one.
-    pub fn push(&mut self, problem: Problem) {
-        if !self.0.contains(&problem) {
-            let at =
-                self.0.partition_point(|each| (each.line, each.column) <= (problem.line, problem.column));
-            self.0.insert(at, problem);
+    pub fn push(&mut self, mut problem: Problem) {
+        if problem.message.chars().nth(LONGEST_MESSAGE).is_some() {
+            problem.message = problem.message.chars().take(LONGEST_MESSAGE).chain(['…']).collect();
+        }
+        // Whatever a file holds, a problem is one line and moves no cursor.
+        problem.message = visible(&problem.message);
+        problem.suggestion = problem.suggestion.map(|meant| visible(&meant));
+        if self.told.contains(&problem) {
+            return;
+        }
+        let at = self.told.partition_point(|each| (each.line, each.column) <= (problem.line, problem.column));
+        self.told.insert(at, problem);
+        if self.told.len() > MOST_PROBLEMS {
+            self.told.pop();
+            self.more = true;
         }
     }
 
     /// Adds all problems of another set.
     pub fn extend(&mut self, other: Self) {
-        other.0.into_iter().for_each(|problem| self.push(problem));
+        self.more |= other.more;
+        other.told.into_iter().for_each(|problem| self.push(problem));
     }
 
     /// Returns `value` when nothing is wrong.
@@ -106,13 +130,16 @@ impl Problems {
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.0.iter().enumerate() {
+        for (index, problem) in self.told.iter().enumerate() {
             if index > 0 {
                 f.write_str("\n")?;
             }
             problem.fmt(f)?;
         }
-        Ok(())
+        match self.told.first().filter(|_| self.more) {
+            Some(first) => write!(f, "\n{}: and more; these are the first {MOST_PROBLEMS}", first.file),
+            None => Ok(()),
+        }
     }
 }
 
@@ -123,7 +150,7 @@ impl<'a> IntoIterator for &'a Problems {
     type IntoIter = std::slice::Iter<'a, Problem>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.0.iter()
+        self.told.iter()
     }
 }
 
@@ -137,10 +164,13 @@ impl FromIterator<Problem> for Problems {
 
 /// Returns the candidate that `found` is probably a slip of, if one is near enough.
 pub fn did_you_mean<'a>(found: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    if found.len() > LONGEST_WORD {
+        return None;
+    }
     // Case, hyphen and underscore are the usual slips; they cost nothing.
     let fold = |text: &str| text.to_lowercase().replace(['-', '_'], "");
     let wanted = fold(found);
-    (candidates.into_iter())
+    (candidates.into_iter().filter(|candidate| candidate.len() <= LONGEST_WORD))
         .map(|candidate| (strsim::osa_distance(&wanted, &fold(candidate)), candidate))
         .filter(|(distance, candidate)| {
             let shorter = candidate.chars().count().min(found.chars().count());

@@ -4,13 +4,11 @@ use std::sync::Arc;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span};
 
-use super::node::{Entry, Node, Origin, Value};
+use super::limit::{DEEPEST, LONGEST_KEY, MOST_ENTRIES, MOST_VALUES};
+use super::node::{Entry, Node, Origin, Value, shown};
 use super::problem::{KeyPath, Problem, Problems};
-
-/// Far above any file people write; a bound on what a hostile one can cost.
-const LARGEST: usize = 1 << 20;
-/// Deep enough for every shape, shallow enough for recursion over the tree.
-const DEEPEST: usize = 64;
+use super::syntax::{explain, not_data};
+use super::text::{decode, end_of, lines};
 
 /// Reads one YAML document. `file` is the name used in problems.
 ///
@@ -19,34 +17,26 @@ const DEEPEST: usize = 64;
 /// one; duplicate keys and features that are not supported are all told.
 pub fn read(file: &str, bytes: &[u8]) -> Result<Node, Problems> {
     let file: Arc<str> = file.into();
-    let problem = |line, column, message: String| Problem {
+    let mut builder = Builder {
         file: Arc::clone(&file),
-        line,
-        column,
-        path: KeyPath::default(),
-        message,
-        suggestion: None,
+        open: Vec::new(),
+        root: None,
+        end: (usize::MAX, 1),
+        values: 0,
+        problems: Problems::default(),
     };
-    let alone = |line, column, message: String| Problems::from_iter([problem(line, column, message)]);
-    if bytes.len() > LARGEST {
-        return Err(alone(1, 1, format!("found {} bytes, expected at most {LARGEST}", bytes.len())));
+    let text = match decode(bytes) {
+        Ok(text) => text,
+        Err(flaw) => {
+            builder.tell(flaw.line, flaw.column, flaw.message);
+            return Err(builder.problems);
+        }
+    };
+    if lines(text).all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+        builder.tell(1, 1, "found an empty file, expected a map of keys".to_owned());
+        return Err(builder.problems);
     }
-    let text = std::str::from_utf8(bytes).map_err(|error| {
-        let good = bytes.get(..error.valid_up_to()).map(String::from_utf8_lossy).unwrap_or_default();
-        let (line, column) = end_of(&good);
-        let byte = bytes.get(error.valid_up_to()).copied().unwrap_or_default();
-        alone(
-            line,
-            column,
-            format!("found the byte 0x{byte:02x}, expected UTF-8 text; save the file as UTF-8"),
-        )
-    })?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
-        return Err(alone(1, 1, "found an empty file, expected a map of keys".to_owned()));
-    }
-    let mut builder =
-        Builder { file: Arc::clone(&file), open: Vec::new(), root: None, problems: Problems::default() };
+    builder.end = end_of(text);
     for event in Parser::new_from_str(text) {
         match event {
             Ok((event, span)) => {
@@ -55,59 +45,36 @@ pub fn read(file: &str, bytes: &[u8]) -> Result<Node, Problems> {
                 }
             }
             Err(error) => {
-                let at = *error.marker();
-                builder.problems.push(syntax_problem(&problem, text, at, error.info()));
+                let mistake = explain(text, *error.marker(), error.info());
+                builder.tell(mistake.line, mistake.column, mistake.message);
                 break;
             }
         }
     }
-    let root = builder.root.take();
-    match root {
+    match builder.root.take() {
         Some(root) if builder.problems.is_empty() => Ok(root),
         None if builder.problems.is_empty() => {
-            Err(alone(1, 1, "found no document, expected a map of keys".to_owned()))
+            builder.tell(1, 1, "found no document, expected a map of keys".to_owned());
+            Err(builder.problems)
         }
         _ => Err(builder.problems),
     }
 }
 
-/// Names the usual causes of a syntax error, which the parser's own words seldom do.
-fn syntax_problem(
-    problem: &impl Fn(usize, usize, String) -> Problem,
-    text: &str,
-    at: Marker,
-    info: &str,
-) -> Problem {
-    let indentation = |line: &str| line.chars().take_while(|c| c.is_whitespace()).position(|c| c == '\t');
-    let lines: Vec<&str> = text.lines().collect();
-    // The parser often notices on the line after the mistake.
-    for number in [at.line(), at.line().saturating_sub(1)] {
-        if let Some(column) =
-            number.checked_sub(1).and_then(|index| lines.get(index)).and_then(|line| indentation(line))
-        {
-            return problem(number, column + 1, "found a tab in the indentation, expected spaces".to_owned());
-        }
-    }
-    problem(at.line().max(1), at.col() + 1, format!("not valid YAML: {info}"))
-}
-
-/// Line and column right behind `text`.
-fn end_of(text: &str) -> (usize, usize) {
-    let line = text.matches('\n').count() + 1;
-    let column = text.rsplit('\n').next().map_or(0, |last| last.chars().count()) + 1;
-    (line, column)
-}
-
 /// A container whose end has not come yet.
 enum Open {
     List { items: Vec<Node>, at: Marker },
-    Map { entries: Vec<Entry>, key: Option<(String, Marker)>, at: Marker },
+    Map { entries: Vec<Entry>, key: Option<(String, (usize, usize))>, at: Marker },
 }
 
 struct Builder {
     file: Arc<str>,
     open: Vec<Open>,
     root: Option<Node>,
+    /// Line and column behind the text: the parser puts its end on a line of its own.
+    end: (usize, usize),
+    /// Values so far.
+    values: usize,
     problems: Problems,
 }
 
@@ -117,8 +84,9 @@ impl Builder {
         let at = span.start;
         match event {
             Event::Alias(_) => {
-                self.unsupported(at, "an alias (`*name`)");
-                self.add(node(Value::Null, at));
+                self.problem(at, not_data("an alias (`*name`)", '*'));
+                let node = self.node(Value::Null, at);
+                self.add(node);
             }
             Event::Scalar(text, style, anchor, tag) => {
                 self.plain_only(at, anchor, tag.is_some());
@@ -127,7 +95,7 @@ impl Builder {
                     "" | "~" | "null" | "Null" | "NULL" if plain => Value::Null,
                     text => Value::Scalar { text: text.to_owned(), plain },
                 };
-                self.scalar(value, text.as_ref(), at);
+                self.scalar(value, &text, at);
             }
             Event::SequenceStart(anchor, tag) => {
                 self.plain_only(at, anchor, tag.is_some());
@@ -140,8 +108,14 @@ impl Builder {
                 self.open.push(Open::Map { entries: Vec::new(), key: None, at });
             }
             Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
-                Some(Open::List { items, at }) => self.add(node(Value::List(items), at)),
-                Some(Open::Map { entries, at, .. }) => self.add(node(Value::Map(entries), at)),
+                Some(Open::List { items, at }) => {
+                    let node = self.node(Value::List(items), at);
+                    self.add(node);
+                }
+                Some(Open::Map { entries, at, .. }) => {
+                    let node = self.node(Value::Map(entries), at);
+                    self.add(node);
+                }
                 None => {}
             },
             Event::DocumentStart(_) if self.root.is_some() => {
@@ -158,24 +132,48 @@ impl Builder {
             self.problem(at, format!("found more than {DEEPEST} levels, expected a flatter file"));
             return false;
         }
-        true
+        self.values += 1;
+        if self.values > MOST_VALUES {
+            self.problem(at, format!("found more than {MOST_VALUES} values, expected a smaller file"));
+            return false;
+        }
+        let entries = match self.open.last() {
+            Some(Open::List { items, .. }) => items.len(),
+            Some(Open::Map { entries, .. }) => entries.len(),
+            None => 0,
+        };
+        if entries > MOST_ENTRIES {
+            let message =
+                format!("found more than {MOST_ENTRIES} entries in one list or map, expected fewer");
+            self.problem(at, message);
+            return false;
+        }
+        !self.problems.is_full()
     }
 
     fn scalar(&mut self, value: Value, text: &str, at: Marker) {
+        let place = self.place(at);
         if let Some(Open::Map { key: key @ None, entries, .. }) = self.open.last_mut() {
             let first = entries.iter().find(|entry| entry.key == text).map(|entry| entry.line);
-            *key = Some((text.to_owned(), at));
+            *key = Some((text.chars().take(LONGEST_KEY).collect(), place));
             if let Some(line) = first {
+                let text = shown(text);
                 self.problem(
                     at,
                     format!("found the key `{text}` again, expected it once; it stands on line {line} too"),
                 );
             } else if text == "<<" {
-                self.unsupported(at, "a merge key (`<<`)");
+                let message = "found a merge key (`<<`), expected plain data; write the keys out";
+                self.problem(at, message.to_owned());
+            } else if text.chars().nth(LONGEST_KEY).is_some() {
+                let message =
+                    format!("found a key of more than {LONGEST_KEY} characters, expected a shorter one");
+                self.problem(at, message);
             }
             return;
         }
-        self.add(node(value, at));
+        let node = self.node(value, at);
+        self.add(node);
     }
 
     /// Puts a finished value where it belongs.
@@ -184,18 +182,18 @@ impl Builder {
             None => self.root = Some(value),
             Some(Open::List { items, .. }) => items.push(value),
             Some(Open::Map { entries, key, .. }) => {
-                let Some((name, at)) = key.take() else {
+                let Some((name, (line, column))) = key.take() else {
                     // A key that is not text was told already; an invented one keeps the pairs in step.
-                    *key = Some((String::new(), Marker::new(0, value.line, value.column.saturating_sub(1))));
+                    *key = Some((String::new(), (value.line, value.column)));
                     return;
                 };
                 if value.value == Value::Null {
                     // Nothing stands nowhere: the key is where to look.
-                    (value.line, value.column) = (at.line(), at.col() + 1);
+                    (value.line, value.column) = (line, column);
                 }
                 // Of a repeated key the first value stays; the file is refused anyway.
                 if !entries.iter().any(|entry| entry.key == name) {
-                    entries.push(Entry { key: name, line: at.line(), column: at.col() + 1, node: value });
+                    entries.push(Entry { key: name, line, column, node: value });
                 }
             }
         }
@@ -210,31 +208,38 @@ impl Builder {
         }
     }
 
-    fn plain_only(&mut self, at: Marker, anchor: usize, tag: bool) {
-        if anchor != 0 {
-            self.unsupported(at, "an anchor (`&name`)");
-        }
-        if tag {
-            self.unsupported(at, "a tag (`!name`)");
-        }
+    /// Line and column of a place of the parser, whose end of the text is a line of its own.
+    fn place(&self, at: Marker) -> (usize, usize) {
+        (at.line(), at.col() + 1).min(self.end)
     }
 
-    fn unsupported(&mut self, at: Marker, what: &str) {
-        self.problem(at, format!("found {what}, expected plain data; write the value out"));
+    fn node(&self, value: Value, at: Marker) -> Node {
+        let (line, column) = self.place(at);
+        Node { value, line, column, origin: Origin::File }
+    }
+
+    fn plain_only(&mut self, at: Marker, anchor: usize, tag: bool) {
+        if anchor != 0 {
+            self.problem(at, not_data("an anchor (`&name`)", '&'));
+        }
+        if tag {
+            self.problem(at, not_data("a tag (`!name`)", '!'));
+        }
     }
 
     fn problem(&mut self, at: Marker, message: String) {
+        self.tell(at.line(), at.col() + 1, message);
+    }
+
+    fn tell(&mut self, line: usize, column: usize, message: String) {
+        let (line, column) = (line, column).min(self.end);
         self.problems.push(Problem {
             file: Arc::clone(&self.file),
-            line: at.line(),
-            column: at.col() + 1,
+            line,
+            column,
             path: KeyPath::default(),
             message,
             suggestion: None,
         });
     }
-}
-
-fn node(value: Value, at: Marker) -> Node {
-    Node { value, line: at.line(), column: at.col() + 1, origin: Origin::File }
 }

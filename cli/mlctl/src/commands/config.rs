@@ -2,9 +2,10 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 use mlctl_core::playbook::{self, PlaybookFile};
-use mlctl_core::system;
+use mlctl_core::{system, yaml};
 
 use crate::error::{CommandError, ExitStatus};
+use crate::input;
 use crate::output::{Printer, Table};
 use crate::session::system_file;
 use crate::settings::Settings;
@@ -72,11 +73,11 @@ fn validate(settings: &Settings, printer: &Printer) -> Result<ExitStatus, Comman
     let mut problems = Vec::new();
     for path in playbook_files(&folder) {
         let shown = path.strip_prefix(settings.system_folder()).unwrap_or(&path).display().to_string();
-        let bytes = std::fs::read(&path)
+        let bytes = input::read(&path, yaml::LARGEST)
             .map_err(|error| CommandError::new(ExitStatus::InvalidInput, format!("read {shown}: {error}")))?;
         match PlaybookFile::parse(&shown, &bytes) {
             Ok(parsed) => problems.extend(parsed.unknown_names(&system).iter().map(ToString::to_string)),
-            Err(found) => problems.extend(found.iter().map(ToString::to_string)),
+            Err(found) => problems.push(found.to_string()),
         }
         checked.push(shown);
     }
@@ -135,9 +136,9 @@ fn show(
         }
         return Ok(ExitStatus::Done);
     }
-    let mut table = Table::new(&["KEY", "VALUE", "ORIGIN"]);
+    let mut table = Table::new(&["KEY", "ORIGIN", "VALUE"]);
     for value in &values {
-        table.plain(&[&value.path, &value.value, &value.said_by.to_string()]);
+        table.plain(&[&value.path, &value.said_by.to_string(), &value.value]);
     }
     printer.table(&table);
     Ok(ExitStatus::Done)

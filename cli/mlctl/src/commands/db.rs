@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use mlctl_core::item::{Item, ItemKind};
-use mlctl_core::ports::MigrationState;
+use mlctl_core::ports::{Lease, MigrationState};
 use serde::Serialize;
 
 use super::ActArgs;
@@ -54,12 +54,13 @@ pub(super) async fn run(
     match &args.act {
         Act::Status { service } => status(&session, printer, service.as_deref()).await,
         Act::Migrate { service, how } => {
-            let migrate = migrate(&session, printer, service.as_deref(), how.dry_run);
+            let service = service.as_deref();
             if how.dry_run {
-                return migrate.await;
+                return migrate(&session, printer, service, None).await;
             }
             let conduct = Conduct::new(&session, settings, printer, how.lock.wait())?;
-            conduct.with_lease("db migrate", migrate).await
+            let work = async |lease: &dyn Lease| migrate(&session, printer, service, Some(lease)).await;
+            conduct.with_lease("db migrate", work).await
         }
         Act::Rollback { service, steps, how } => {
             let conduct = Conduct::new(&session, settings, printer, how.lock.wait())?;
@@ -91,6 +92,14 @@ async fn status(
     service: Option<&str>,
 ) -> Result<ExitStatus, CommandError> {
     let mut states: Vec<MigrationState> = Vec::new();
+    if service.is_none() && session.system.services.values().all(|service| service.migrations.is_none()) {
+        if printer.is_json() {
+            printer.json(&states);
+        } else {
+            printer.data("no service of the system has migrations");
+        }
+        return Ok(ExitStatus::Done);
+    }
     for item in items(session, service).await? {
         states.extend(session.target.stores.migrations(&item).await?);
     }
@@ -143,17 +152,17 @@ async fn migrate(
     session: &Session,
     printer: &Printer,
     service: Option<&str>,
-    dry_run: bool,
+    lease: Option<&dyn Lease>,
 ) -> Result<ExitStatus, CommandError> {
     let mut told = Vec::new();
     for item in items(session, service).await? {
         let states = session.target.stores.migrations(&item).await?;
         let pending = states.iter().filter(|state| state.applied_at.is_none());
         let migrations: Vec<String> = pending.map(name).collect();
-        if !dry_run && !migrations.is_empty() {
-            session.target.stores.migrate(&item).await?;
+        if let Some(lease) = lease.filter(|_| !migrations.is_empty()) {
+            session.target.stores.migrate(&item, lease).await?;
         }
-        let done = if dry_run { "would apply" } else { "applied" };
+        let done = if lease.is_none() { "would apply" } else { "applied" };
         told.push(Told { service: item.id.name.clone(), migrations, done });
     }
     tell(printer, &told);
@@ -176,13 +185,13 @@ async fn roll_back(
         if !dry_run {
             let question = format!("take back {} of {service}, with the data in it?", migrations.join(", "));
             conduct.unless_asked("db rollback", confirm(settings, printer, &question)).await?;
-            let work = async {
+            let work = async |lease: &dyn Lease| {
                 // Asked about without the lease: nobody else has to wait for an answer.
                 if last(session, &item, steps).await? != migrations {
                     let text = format!("roll back migrations of {service}: others are applied by now");
                     return Err(CommandError::refused(text).hint("`mlctl db status` shows them; try again"));
                 }
-                Ok(session.target.stores.roll_back(&item, steps).await?)
+                Ok(session.target.stores.roll_back(&item, steps, lease).await?)
             };
             conduct.with_lease("db rollback", work).await?;
         }

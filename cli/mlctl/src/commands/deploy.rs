@@ -12,13 +12,18 @@ use mlctl_core::system::System;
 use mlctl_stores::files::{dialect_folder, read};
 
 use super::{LockArgs, known, prepare};
+use crate::build_log::BuildLog;
 use crate::conduct::Conduct;
 use crate::error::{CommandError, ExitStatus};
+use crate::output::printer::{shortened, strip_control};
 use crate::output::report::duration;
 use crate::output::{Printer, Style, report};
 use crate::session::{Session, playbook};
 use crate::settings::Settings;
 use crate::store::unfinished;
+
+/// Characters of a build's line that are shown while it runs.
+const BUILD_LINE: usize = 160;
 
 /// Deploy the system in phases: infrastructure, applications, verification
 ///
@@ -89,10 +94,17 @@ pub(super) async fn run(
     }
     let session = Session::open(settings, printer).await?;
     let images = images(&args.set_image, &session)?;
-    let conduct = Conduct::new(&session, settings, printer, args.lock.wait())?;
-    if !args.dry_run {
-        conduct.unless_asked("deploy", conduct.wait_in_line()).await?;
-    }
+    // A dry run waits for nobody.
+    let conduct = Conduct::new(&session, settings, printer, args.lock.wait().filter(|_| !args.dry_run))?;
+    conduct.in_line("deploy", deploy(&args, images, &conduct)).await
+}
+
+async fn deploy(
+    args: &DeployArgs,
+    images: BTreeMap<String, String>,
+    conduct: &Conduct<'_>,
+) -> Result<ExitStatus, CommandError> {
+    let Conduct { session, settings, printer, .. } = conduct;
     if args.resume {
         let kept = unfinished(session.target.mirror.as_ref(), &["deploy", "rollback"]).await?;
         return conduct.resume(&kept).await;
@@ -105,10 +117,10 @@ pub(super) async fn run(
                 format!("run the plan {}: it is for {} on {}", path.display(), plan.system, plan.target);
             return Err(CommandError::refused(text).hint(format!("this is {} on {}", here.0, here.1)));
         }
-        prepare::ask(&conduct, &plan).await?;
+        prepare::ask(conduct, &plan).await?;
         return conduct.carry_out(&plan).await;
     }
-    let make = make_plan(&args, images, &session, settings, printer);
+    let make = make_plan(args, images, session, settings, printer);
     let plan = conduct.unless_asked("deploy", make).await?;
     if let Some(tag) = args.release.as_ref().filter(|_| !plan.release.as_ref().is_some_and(|r| r.creates)) {
         printer.warning(&format!("the tag {tag} is not used: no release is made"));
@@ -117,9 +129,10 @@ pub(super) async fn run(
         return prepare::finish_dry_run(printer, &plan, args.out.as_deref(), args.exit_code);
     }
     if plan.is_empty() {
+        plan.warnings.iter().for_each(|text| printer.warning(text));
         return Ok(nothing_to_do(settings, printer, &plan));
     }
-    prepare::ask(&conduct, &plan).await?;
+    prepare::ask(conduct, &plan).await?;
     conduct.carry_out(&plan).await
 }
 
@@ -176,7 +189,7 @@ async fn make_plan(
         printer.warning(text);
     }
     let previews = prepare::previews(session, &desired, &snapshot).await?;
-    Ok(plan(&PlanInput {
+    let mut plan = plan(&PlanInput {
         operation: &operation,
         target: &session.target.name,
         system,
@@ -187,7 +200,9 @@ async fn make_plan(
         releases: &releases,
         next_number: session.target.releases.next_number().await?,
         selection: &selection,
-    })?)
+    })?;
+    prepare::prove_way_back(session, &mut plan).await?;
+    Ok(plan)
 }
 
 /// Builds what is stale, with progress, before anything is planned.
@@ -199,19 +214,24 @@ async fn build(
     let builder = mlctl_targets::build::ProcessBuilder::new(settings.system_folder());
     let services: Vec<String> = system.services.keys().cloned().collect();
     let quiet_until = std::sync::Mutex::new(None::<std::time::Instant>);
+    let log = BuildLog::new(settings.state_folder().ok(), &system.name);
     let tell = |line: BuildLine| match line {
         BuildLine::Started { command, services } => {
+            log.line(&format!("$ {command}"));
             let command = printer.err_styles().paint(Style::Dim, &command);
             printer.status(&format!("building {}: {command}", services.join(", ")));
         }
-        BuildLine::Output(text) if printer.is_verbose() => printer.detail(&text),
         BuildLine::Output(text) => {
+            log.line(&text);
+            if printer.is_verbose() {
+                return printer.detail(&strip_control(&text));
+            }
             // A build says a line a crate; one a second is enough to see that it moves.
             let mut until = quiet_until.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             let now = std::time::Instant::now();
             if until.is_none_or(|until| now >= until) {
                 *until = Some(now + std::time::Duration::from_secs(1));
-                let text = crate::output::printer::strip_control(text.trim());
+                let text = shortened(text.trim(), BUILD_LINE);
                 printer.status(&printer.err_styles().paint(Style::Dim, &format!("  {text}")));
             }
         }
@@ -220,7 +240,16 @@ async fn build(
             printer.status(&format!("built in {}", duration(ms)));
         }
     };
-    Ok(builder.build(system, &services, &tell).await?)
+    let built = builder.build(system, &services, &tell).await;
+    let kept = log.end(built.is_err());
+    built.map_err(|error| {
+        let whole = kept.filter(|_| !error.tail.is_empty());
+        let error = CommandError::from(error);
+        match whole {
+            Some(path) => error.hint(format!("all that the build printed is in {}", path.display())),
+            None => error,
+        }
+    })
 }
 
 /// Reads the migrations of every service that names a folder.

@@ -3,8 +3,10 @@
 use clap::Args;
 use mlctl_core::item::Desired;
 use mlctl_core::plan;
+use mlctl_core::ports::Lease;
 
 use super::{ActArgs, prepare};
+use crate::conduct::Conduct;
 use crate::error::{CommandError, ExitStatus};
 use crate::output::{Printer, confirm, report};
 use crate::session::Session;
@@ -26,7 +28,12 @@ pub(super) async fn run(
     printer: &Printer,
 ) -> Result<ExitStatus, CommandError> {
     let session = Session::open(settings, printer).await?;
-    let conduct = args.how.conduct(&session, settings, printer).await?;
+    let conduct = args.how.conduct(&session, settings, printer)?;
+    conduct.in_line("down", down(args, &conduct)).await
+}
+
+async fn down(args: &DownArgs, conduct: &Conduct<'_>) -> Result<ExitStatus, CommandError> {
+    let Conduct { session, settings, printer, .. } = conduct;
     let make = async {
         let snapshot = session.observe().await?;
         let (_, head) = session.releases(&snapshot).await?;
@@ -43,34 +50,35 @@ pub(super) async fn run(
             format!("remove {} on {} with all its data?", session.system.name, session.target.name);
         conduct.unless_asked("down", confirm(settings, printer, &question)).await?;
     } else if runs {
-        prepare::ask(&conduct, &plan).await?;
+        prepare::ask(conduct, &plan).await?;
     }
-    let status = if runs {
-        conduct.carry_out(&plan).await?
-    } else if printer.is_json() {
+    // The supervisor ends under the lock too: the next run must not lose it in the middle of its work.
+    let rest = async |lease: Option<&dyn Lease>| {
+        let Some(local) = &session.target.local else { return Ok(()) };
+        // Without an agent nothing runs. One that a deploy has started since is not ours to end.
+        if let Some(lease) = lease {
+            local.stop(lease.fence()).await?;
+        }
+        if args.purge {
+            local.purge().await?;
+            printer
+                .status("data, releases and secrets are removed; the journals of past runs at home are kept");
+        }
+        Ok(())
+    };
+    if runs {
+        return conduct.carry_out_and(&plan, async |lease| rest(Some(lease)).await).await;
+    }
+    if printer.is_json() {
         report::nothing_to_do(printer, &settings.operator, &plan);
-        ExitStatus::Done
     } else {
         printer.data("nothing runs");
-        ExitStatus::Done
-    };
-    if status != ExitStatus::Done {
-        return Ok(status);
     }
-    if let Some(local) = &session.target.local {
-        local.stop().await?;
-    }
-    if args.purge
-        && let Some(folder) = &session.target.folder
-    {
-        std::fs::remove_dir_all(folder).or_else(ignore_missing).map_err(|error| {
-            CommandError::new(ExitStatus::Failed, format!("remove {}: {error}", folder.display()))
-        })?;
-        printer.status("data, releases and secrets are removed");
+    match &session.target.local {
+        Some(local) if local.is_running().await => {
+            conduct.with_lease("down", async |lease| rest(Some(lease)).await).await?;
+        }
+        _ => rest(None).await?,
     }
     Ok(ExitStatus::Done)
-}
-
-fn ignore_missing(error: std::io::Error) -> std::io::Result<()> {
-    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }

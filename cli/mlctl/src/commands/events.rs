@@ -24,6 +24,9 @@ pub(super) async fn run(
     printer: &Printer,
 ) -> Result<ExitStatus, CommandError> {
     let session = Session::open(settings, printer).await?;
+    if let Some(service) = &args.service {
+        session.known_service("show the events of", service)?;
+    }
     let since = args
         .since
         .map(|span| jiff::Timestamp::now().saturating_sub(span.get()).unwrap_or(jiff::Timestamp::MIN));

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use clap::Args;
 use mlctl_core::gate::{GateResult, Verdict};
+use mlctl_core::item::ItemKind;
 use mlctl_core::playbook::Through;
 use mlctl_core::ports::ProbeRequest;
+use mlctl_core::status::Status;
 use mlctl_core::steps::gate::{health_checks, judge_health};
 
 use crate::error::{CommandError, ExitStatus};
@@ -27,11 +29,16 @@ pub(super) async fn run(
 ) -> Result<ExitStatus, CommandError> {
     let session = Session::open(settings, printer).await?;
     for name in &args.services {
-        if !session.system.services.contains_key(name) {
-            let known: Vec<&str> = session.system.services.keys().map(String::as_str).collect();
-            return Err(CommandError::new(ExitStatus::NotFound, format!("ask {name}: no such service"))
-                .hint(format!("there are {}", known.join(", "))));
-        }
+        session.known_service("ask", name)?;
+    }
+    let snapshot = session.observe().await?;
+    let mut workloads = snapshot.items.iter().filter(|(id, _)| id.kind == ItemKind::Workload);
+    if workloads.all(|(_, live)| live.status.status == Status::NotFound) {
+        return Err(CommandError::refused(format!(
+            "ask {} how it is: nothing runs on {}",
+            session.system.name, session.target.name
+        ))
+        .hint("mlctl deploy starts it"));
     }
     let mut results = Vec::new();
     let chosen = |name: &str| args.services.is_empty() || args.services.iter().any(|asked| asked == name);

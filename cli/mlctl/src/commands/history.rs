@@ -1,6 +1,10 @@
 //! `mlctl history`: the releases the target keeps.
 
 use clap::Args;
+use mlctl_core::item::{ItemId, ItemKind};
+use mlctl_core::release::Release;
+use mlctl_core::snapshot::Snapshot;
+use mlctl_core::status::Status;
 
 use crate::error::{CommandError, ExitStatus};
 use crate::output::{Printer, Style, Table};
@@ -19,6 +23,9 @@ pub(super) async fn run(
     let session = Session::open(settings, printer).await?;
     let snapshot = session.observe().await?;
     let (releases, head) = session.releases(&snapshot).await?;
+    // After `down` the head is kept, and nothing runs.
+    let runs = |head: &Release| head.desired.items.iter().any(|item| is_there(&snapshot, &item.id));
+    let running = head.as_ref().filter(|head| runs(head)).map(|head| head.number);
     let head = head.map(|head| head.number);
     if printer.is_json() {
         let rows: Vec<_> = releases
@@ -26,7 +33,7 @@ pub(super) async fn run(
             .rev()
             .map(|release| {
                 serde_json::json!({
-                    "release": release.number, "tag": release.tag, "state": release.state, "head": Some(release.number) == head,
+                    "release": release.number, "tag": release.tag, "state": release.state, "head": Some(release.number) == head, "running": Some(release.number) == running,
                     "created_at": release.created_at, "author": release.author, "run": release.run,
                     "rollback_of": release.rollback_of, "note": release.note,
                 })
@@ -41,7 +48,11 @@ pub(super) async fn run(
     }
     let mut table = Table::new(&["RELEASE", "TAG", "STATE", "CREATED", "BY", "NOTE"]);
     for release in releases.iter().rev() {
-        let here = if Some(release.number) == head { " (running)" } else { "" };
+        let here = match Some(release.number) {
+            number if number == running => " (running)",
+            number if number == head => " (stopped)",
+            _ => "",
+        };
         let style = match release.state {
             mlctl_core::release::ReleaseState::Verified => Style::Good,
             mlctl_core::release::ReleaseState::Failed => Style::Bad,
@@ -60,4 +71,8 @@ pub(super) async fn run(
     }
     printer.table(&table);
     Ok(ExitStatus::Done)
+}
+
+fn is_there(snapshot: &Snapshot, id: &ItemId) -> bool {
+    id.kind == ItemKind::Workload && snapshot.get(id).status.status != Status::NotFound
 }

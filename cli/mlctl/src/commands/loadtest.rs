@@ -3,16 +3,17 @@
 use clap::Args;
 use indexmap::IndexMap;
 use mlctl_core::gate::Verdict;
+use mlctl_core::overrides::Override;
 use mlctl_core::ports::{LoadReport, LoadRequest, LoadRunner as _, LoadTick};
 use mlctl_core::run::Canceller;
-use mlctl_core::steps::load::{micros, sentence};
+use mlctl_core::steps::load::{sentence, tick_sentence};
 use mlctl_core::system::units::{Expect, Rate, Threshold, TimeSpan};
 use mlctl_core::system::{Call, LoadProfile, MixEntry};
 use mlctl_load::HttpLoadRunner;
 
 use super::known;
 use crate::error::{CommandError, ExitStatus};
-use crate::output::{Printer, Table, verdict_style};
+use crate::output::{Printer, endpoint_table, verdict_style};
 use crate::session::Session;
 use crate::settings::Settings;
 use crate::signals::Signals;
@@ -51,8 +52,8 @@ pub(crate) struct LoadtestArgs {
     allow_host: Vec<String>,
     /// Seed of everything random; each test has its own unless told
     ///
-    /// What the setup of a profile makes is named by it: with a seed that was used before, what that test made has to
-    /// be gone.
+    /// What the setup of a profile makes is named by it: a seed that was used before needs what that test made to be
+    /// gone.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Compare with an earlier result
@@ -84,8 +85,8 @@ pub(super) async fn run(
             return Err(CommandError::not_yet(&format!("`mlctl loadtest {name}`")));
         }
     }
-    let request = match &args.url {
-        Some(url) => of_url(args, url).await?,
+    let (request, maintenance) = match &args.url {
+        Some(url) => (of_url(args, url).await?, None),
         None => of_system(args, settings, printer).await?,
     };
     let mut runner = HttpLoadRunner::new().with_keep_alive(!args.no_keep_alive);
@@ -93,28 +94,42 @@ pub(super) async fn run(
         runner = runner.allowing_host(host);
     }
     let (canceller, cancel) = Canceller::new();
-    let tick = |tick: LoadTick| {
-        printer.status(&format!(
-            "{} of {} s, {} requests, {} failed, p99 {}",
-            tick.elapsed_ms / 1000,
-            tick.total_ms / 1000,
-            tick.sent,
-            tick.failed,
-            micros(tick.p99_us)
-        ));
-    };
-    printer.status(&format!("--seed {} sends the same again", request.seed));
+    let tick = |tick: LoadTick| printer.status(&tick_sentence(&tick));
     // The runner is never dropped: what the setup made has to be taken away again.
     let running = runner.run(&request, &tick, &cancel);
     let signals = Signals::hear()?;
     let warn = |_| printer.warning("stopping; what the profile made is being removed");
     let report = tokio::select! {
-        report = running => report?,
+        report = running => report.map_err(|error| {
+            let edge = CommandError::from(error);
+            before_the_load(edge, request.seed, args.seed.is_some(), maintenance.as_ref())
+        })?,
         never = signals.pass_on(&canceller, warn) => match never {},
     };
-    show(printer, &report);
+    show(printer, &report, request.seed);
     let status = status(&report);
     Ok(if status == ExitStatus::Interrupted && cancel.by_system() { ExitStatus::Terminated } else { status })
+}
+
+/// Adds what helps after a load that could not begin.
+fn before_the_load(
+    error: CommandError,
+    seed: u64,
+    chosen: bool,
+    maintenance: Option<&Override>,
+) -> CommandError {
+    let refused = matches!(error.status, ExitStatus::GateFailed | ExitStatus::GateInconclusive);
+    match maintenance.filter(|_| error.status == ExitStatus::GateInconclusive) {
+        Some(on) => error.hint(format!(
+            "maintenance is on since {} by {}; `mlctl maintenance off` ends it",
+            on.since, on.owner
+        )),
+        None if refused && chosen => error.hint(format!(
+            "a test with --seed {seed} that was cut off may have left what it made; without --seed each test has names of its own"
+        )),
+        None if refused => error.hint(format!("nothing was measured; --seed {seed} asks the same once more")),
+        None => error,
+    }
 }
 
 /// An interrupted run never passes, nor does one without a request.
@@ -219,7 +234,7 @@ async fn of_system(
     args: &LoadtestArgs,
     settings: &Settings,
     printer: &Printer,
-) -> Result<LoadRequest, CommandError> {
+) -> Result<(LoadRequest, Option<Override>), CommandError> {
     let session = Session::open(settings, printer).await?;
     let system = &session.system;
     let Some(mut profile) = system.load.get(&args.profile).cloned() else {
@@ -246,33 +261,21 @@ async fn of_system(
             secrets.insert(name.clone(), value);
         }
     }
-    Ok(LoadRequest { profile, base, secrets, seed: seed(args) })
+    let now = jiff::Timestamp::now();
+    let maintenance =
+        session.target.overrides.list().await?.into_iter().find(|entry| entry.is_maintenance(now));
+    Ok((LoadRequest { profile, base, secrets, seed: seed(args) }, maintenance))
 }
 
-fn show(printer: &Printer, report: &LoadReport) {
+fn show(printer: &Printer, report: &LoadReport, seed: u64) {
     if printer.is_json() {
-        printer.json(report);
+        let mut document = serde_json::to_value(report).unwrap_or_default();
+        document["seed"] = seed.into();
+        printer.json(&document);
         return;
     }
-    printer.data(&sentence(report));
-    let mut table = Table::new(&["ENDPOINT", "COUNT", "FAILED", "P50", "P95", "P99", "MAX", "SERVICE P99"]);
-    let total = ("all".to_owned(), &report.total);
-    for (name, endpoint) in std::iter::once(total).chain(report.endpoints.iter().map(|(n, e)| (n.clone(), e)))
-    {
-        let response = |name: &str| micros(endpoint.response_us.get(name).copied().unwrap_or_default());
-        let service = micros(endpoint.service_us.get("p99").copied().unwrap_or_default());
-        table.plain(&[
-            &name,
-            &endpoint.count.to_string(),
-            &endpoint.failed.to_string(),
-            &response("p50"),
-            &response("p95"),
-            &response("p99"),
-            &response("max"),
-            &service,
-        ]);
-    }
-    printer.table(&table);
+    printer.data(&format!("{}; --seed {seed} sends the same", sentence(report)));
+    printer.table(&endpoint_table(report));
     for result in &report.verdicts {
         let verdict = printer.out_styles().paint(verdict_style(result.verdict), result.verdict.word());
         printer.data(&format!("{verdict}: {} wants {}, got {}", result.subject, result.want, result.got));

@@ -45,6 +45,7 @@ pub(super) async fn run(
         previous: args.previous,
         tail: args.tail,
         since,
+        until: None,
         follow: args.follow,
     };
     let signals = Signals::hear()?;

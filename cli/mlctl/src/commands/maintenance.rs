@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use mlctl_core::overrides::{Override, OverrideKind};
-use mlctl_core::ports::{ProbeRequest, Through};
+use mlctl_core::ports::{Lease, ProbeRequest, Through};
 use mlctl_core::system::units::TimeSpan;
 
 use super::ActArgs;
 use crate::conduct::Conduct;
 use crate::error::{CommandError, ExitStatus};
 use crate::output::Printer;
+use crate::output::report::to_the_second;
 use crate::session::Session;
 use crate::settings::Settings;
 
@@ -88,7 +89,7 @@ pub(super) async fn run(
                 return Ok(ExitStatus::Done);
             }
             let conduct = Conduct::new(&session, settings, printer, how.lock.wait())?;
-            let put = async { Ok(overrides.put(&entry).await?) };
+            let put = async |lease: &dyn Lease| Ok(overrides.put(&entry, lease.fence()).await?);
             conduct.with_lease("maintenance on", put).await?;
             conduct.unless_stopped(until_served(&session, true)).await?;
             tell(printer, Some(&entry));
@@ -99,7 +100,7 @@ pub(super) async fn run(
                 return Ok(ExitStatus::Done);
             }
             let conduct = Conduct::new(&session, settings, printer, how.lock.wait())?;
-            let end = async { Ok(overrides.end(ID).await?) };
+            let end = async |lease: &dyn Lease| Ok(overrides.end(ID, lease.fence()).await?);
             conduct.with_lease("maintenance off", end).await?;
             conduct.unless_stopped(until_served(&session, false)).await?;
             tell(printer, None);
@@ -159,10 +160,11 @@ fn tell(printer: &Printer, entry: Option<&Override>) {
     printer.data(&entry.map_or_else(
         || "maintenance is off".to_owned(),
         |entry| {
-            let until = entry
-                .until
-                .map_or_else(|| "until `mlctl maintenance off`".to_owned(), |at| format!("until {at}"));
-            format!("maintenance is on since {} by {}, {until}", entry.since, entry.owner)
+            let until = entry.until.map_or_else(
+                || "until `mlctl maintenance off`".to_owned(),
+                |at| format!("until {}", to_the_second(at)),
+            );
+            format!("maintenance is on since {} by {}, {until}", to_the_second(entry.since), entry.owner)
         },
     ));
 }

@@ -21,6 +21,7 @@ pub(super) fn run(args: &ManArgs, printer: &Printer) -> Result<ExitStatus, Comma
         std::fs::create_dir_all(&folder).and_then(|()| clap_mangen::generate_to(Cli::command(), &folder));
     written.map_err(|error| {
         CommandError::new(ExitStatus::Bug, format!("write manual pages to {}: {error}", folder.display()))
+            .hint("name a folder that can be made, has room and may be written to")
     })?;
     printer.status(&format!("manual pages are in {}", folder.display()));
     Ok(ExitStatus::Done)

@@ -1,5 +1,6 @@
 //! The command tree: one file a verb, its arguments' comments are its help.
 
+mod audit;
 mod completion;
 mod config;
 mod db;
@@ -10,6 +11,7 @@ mod events;
 mod health;
 mod history;
 mod loadtest;
+mod lock;
 mod logs;
 mod maintenance;
 mod man;
@@ -104,18 +106,15 @@ pub struct ActArgs {
 }
 
 impl ActArgs {
-    /// Makes ready to carry an act out, after waiting in line where that was asked for. A dry run waits for nobody.
-    async fn conduct<'a>(
+    /// Makes ready to carry an act out. A dry run waits for nobody.
+    fn conduct<'a>(
         &self,
         session: &'a Session,
         settings: &'a Settings,
         printer: &'a Printer,
     ) -> Result<Conduct<'a>, CommandError> {
-        let conduct = Conduct::new(session, settings, printer, self.lock.wait())?;
-        if !self.dry_run {
-            conduct.unless_asked("wait for the lock", conduct.wait_in_line()).await?;
-        }
-        Ok(conduct)
+        let wait = self.lock.wait().filter(|_| !self.dry_run);
+        Conduct::new(session, settings, printer, wait)
     }
 }
 
@@ -159,7 +158,9 @@ pub(crate) enum Command {
     Maintenance(maintenance::MaintenanceArgs),
     Down(down::DownArgs),
     Runs(runs::RunsArgs),
+    Audit(audit::AuditArgs),
     Loadtest(loadtest::LoadtestArgs),
+    Lock(lock::LockArgs),
     Db(db::DbArgs),
     Config(config::ConfigArgs),
     Version(version::VersionArgs),
@@ -170,10 +171,9 @@ pub(crate) enum Command {
 }
 
 /// Verbs of the contract that a later version brings.
-const LATER: [&str; 20] = [
+const LATER: [&str; 18] = [
     "alerts",
     "approve",
-    "audit",
     "autoscale",
     "checklist",
     "cost",
@@ -186,18 +186,31 @@ const LATER: [&str; 20] = [
     "images",
     "kill-switch",
     "kpi",
-    "lock",
     "override",
     "playbook",
     "render",
     "secrets",
 ];
 
+/// Does what needs no target: no settings, no runtime, no file and no socket. None for every other verb.
+pub(crate) fn at_once(command: &Command, printer: &Printer) -> Option<Result<ExitStatus, CommandError>> {
+    match command {
+        Command::Version(args) => Some(Ok(version::run(args, printer))),
+        Command::Completion(args) => Some(Ok(completion::run(args, printer))),
+        Command::Man(args) => Some(man::run(args, printer)),
+        Command::Other(words) => Some(Err(unknown(words))),
+        _ => None,
+    }
+}
+
 pub(crate) async fn dispatch(
     command: Command,
     settings: &Settings,
     printer: &Printer,
 ) -> Result<ExitStatus, CommandError> {
+    if let Some(result) = at_once(&command, printer) {
+        return result;
+    }
     match command {
         Command::Deploy(args) => deploy::run(args, settings, printer).await,
         Command::Rollback(args) => rollback::run(args, settings, printer).await,
@@ -211,14 +224,15 @@ pub(crate) async fn dispatch(
         Command::Restart(args) => restart::run(&args, settings, printer).await,
         Command::Maintenance(args) => maintenance::run(&args, settings, printer).await,
         Command::Down(args) => down::run(&args, settings, printer).await,
+        Command::Audit(args) => audit::run(&args, settings, printer).await,
         Command::Runs(args) => runs::run(&args, settings, printer).await,
+        Command::Lock(args) => lock::run(&args, settings, printer).await,
         Command::Loadtest(args) => loadtest::run(&args, settings, printer).await,
         Command::Db(args) => db::run(&args, settings, printer).await,
         Command::Config(args) => config::run(&args, settings, printer),
-        Command::Version(args) => Ok(version::run(&args, printer)),
-        Command::Completion(args) => Ok(completion::run(&args, printer)),
-        Command::Man(args) => man::run(&args, printer),
-        Command::Other(words) => Err(unknown(&words)),
+        Command::Version(_) | Command::Completion(_) | Command::Man(_) | Command::Other(_) => {
+            Err(CommandError::bug("a verb that needs no target came to where targets are opened"))
+        }
     }
 }
 

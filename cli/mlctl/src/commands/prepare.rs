@@ -4,14 +4,20 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use mlctl_core::item::{Desired, ItemId, ItemKind};
-use mlctl_core::plan::{Difference, Operand, Plan, rows};
+use mlctl_core::plan::{self, Difference, Operand, Plan, rows};
+use mlctl_core::ports::{ErrorKind, Write};
 use mlctl_core::snapshot::Snapshot;
+use mlctl_core::steps::Action;
 
 use super::ActArgs;
 use crate::conduct::Conduct;
 use crate::error::{CommandError, ExitStatus};
+use crate::input;
 use crate::output::{Printer, Style, Table, confirm};
 use crate::session::Session;
+
+/// How a warning begins that says why a failure will not be taken back.
+const NO_WAY_BACK: &str = "no automatic rollback";
 
 /// Asks the target how each live item differs from the desired one.
 pub(super) async fn previews(
@@ -35,6 +41,33 @@ pub(super) async fn previews(
         previews.insert(item.id.clone(), differences);
     }
     Ok(previews)
+}
+
+/// Sees that the way back could be taken, and says so before anything is changed where it could not: a program that
+/// is kept nowhere any more, a secret that is gone. A failure then stops, which leaves what serves in place.
+pub(super) async fn prove_way_back(session: &Session, plan: &mut Plan) -> Result<(), CommandError> {
+    let Some(fallback) = &plan.fallback else { return Ok(()) };
+    let actions = fallback.phase.steps.iter().map(|step| &step.action);
+    let writes = actions.flat_map(|action| match action {
+        Action::Apply(apply) => &apply.writes[..],
+        _ => &[],
+    });
+    for write in writes {
+        let Write::Put { item, .. } = write else { continue };
+        match session.target.orchestrator.preview(item).await {
+            Ok(_) => {}
+            Err(error) if error.kind == ErrorKind::Invalid => {
+                let (number, id, reason) = (fallback.release, &item.id, &error.reason);
+                plan.warnings.push(format!(
+                    "{NO_WAY_BACK}: {id} of release {number} cannot be had: {reason}; a failure stops"
+                ));
+                plan.fallback = None;
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Prints a plan: JSON as it is, or a table of what changes with the fields that differ.
@@ -80,12 +113,22 @@ pub(super) fn show(printer: &Printer, plan: &Plan) {
     let release = plan.release.as_ref().filter(|r| r.creates).map(|r| format!(", release {}", r.number));
     let back = match &plan.fallback {
         Some(fallback) => format!("; a failure goes back to release {}", fallback.release),
-        None if plan.operation == "deploy" && plan.release.is_some() => {
-            "; a failure is kept for inspection: no verified release to go back to".to_owned()
+        // Why there is no way back is among the warnings.
+        None if plan.warnings.iter().any(|text| text.starts_with(NO_WAY_BACK)) => {
+            "; a failure is kept for inspection".to_owned()
+        }
+        None if is_release_work(plan) && plan.from_verified => String::new(),
+        None if is_release_work(plan) && plan.release.is_some() => {
+            "; a failure is kept for inspection: there is no verified release to go back to".to_owned()
         }
         None => String::new(),
     };
     printer.data(&format!("{count} {noun}{}{back}", release.unwrap_or_default()));
+    plan.warnings.iter().for_each(|text| printer.warning(text));
+}
+
+fn is_release_work(plan: &Plan) -> bool {
+    ["deploy", "rollback"].contains(&plan.operation.as_str())
 }
 
 /// Prints differing fields, old over new.
@@ -126,32 +169,35 @@ fn save(plan: &Plan, path: &Path) -> Result<(), CommandError> {
         .map_err(|error| CommandError::bug(format!("write the plan: {error}")))?;
     std::fs::write(path, text).map_err(|error| {
         CommandError::new(ExitStatus::Bug, format!("save the plan to {}: {error}", path.display()))
+            .hint("name a file in a folder that is there, has room and may be written to")
     })
 }
 
 /// Reads a saved plan.
 pub(super) fn load(path: &Path) -> Result<Plan, CommandError> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        CommandError::new(ExitStatus::InvalidInput, format!("read the plan {}: {error}", path.display()))
+    const WRITTEN_BY: &str = "a plan is what `mlctl deploy --dry-run --out FILE` writes";
+    let bytes = input::read(path, plan::LARGEST).map_err(|error| {
+        let text = format!("read the plan {}: {error}", path.display());
+        CommandError::new(ExitStatus::InvalidInput, text).hint(WRITTEN_BY)
     })?;
-    serde_json::from_str(&text).map_err(|error| {
-        CommandError::new(ExitStatus::InvalidInput, format!("read the plan {}: {error}", path.display()))
-            .hint("a plan is what `mlctl deploy --dry-run --out FILE` writes")
-    })
+    Plan::parse(&path.display().to_string(), &bytes)
+        .map_err(|problems| CommandError::from(problems).hint(WRITTEN_BY))
 }
 
 /// Shows the plan to whoever can say no, and asks. Without a terminal, a deploy or rollback of the embedded target
 /// needs no yes: what it changes can be taken back.
 pub(super) async fn ask(conduct: &Conduct<'_>, plan: &Plan) -> Result<(), CommandError> {
     let Conduct { session, settings, printer, .. } = conduct;
-    let recoverable = ["deploy", "rollback"].contains(&plan.operation.as_str());
-    if settings.yes || (session.target.embedded && settings.no_input && recoverable) {
+    if settings.yes || (session.target.embedded && settings.no_input && is_release_work(plan)) {
         return Ok(());
     }
     if !printer.is_json() && !settings.no_input {
         show(printer, plan);
     }
-    let question = format!("{} {} on {}?", plan.operation, plan.system, session.target.name);
+    let question = match plan.operation.as_str() {
+        "down" => format!("stop {} on {} and keep its data?", plan.system, session.target.name),
+        operation => format!("{operation} {} on {}?", plan.system, session.target.name),
+    };
     conduct.unless_asked(&plan.operation, confirm(settings, printer, &question)).await
 }
 

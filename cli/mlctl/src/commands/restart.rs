@@ -27,7 +27,7 @@ pub(super) async fn run(
 ) -> Result<ExitStatus, CommandError> {
     refuse_twice(args.services.iter().map(String::as_str))?;
     let session = Session::open(settings, printer).await?;
-    let conduct = args.how.conduct(&session, settings, printer).await?;
+    let conduct = args.how.conduct(&session, settings, printer)?;
     let make = async {
         let snapshot = session.observe().await?;
         let (_, head) = session.releases(&snapshot).await?;
@@ -36,6 +36,9 @@ pub(super) async fn run(
         let (system, target) = (&session.system.name, &session.target.name);
         Ok(plan::restart(system, target, &snapshot, &running, &args.services, &token)?)
     };
-    let plan = conduct.unless_asked("restart", make).await?;
-    prepare::act(&conduct, &plan, &args.how).await
+    let work = async {
+        let plan = conduct.unless_asked("restart", make).await?;
+        prepare::act(&conduct, &plan, &args.how).await
+    };
+    conduct.in_line("restart", work).await
 }

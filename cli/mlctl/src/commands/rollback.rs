@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use mlctl_core::item::ItemId;
 use mlctl_core::plan::{Operation, Plan, PlanError, PlanInput, Selection, plan, rollback_desired};
-use mlctl_core::release::{Release, default_rollback_target};
+use mlctl_core::release::{Release, ReleaseState, default_rollback_target};
+use mlctl_core::status::Status;
 
 use super::{LockArgs, prepare};
 use crate::conduct::Conduct;
@@ -52,16 +54,17 @@ pub(super) async fn run(
         return Err(CommandError::not_yet("bringing back old secret values (--with-secrets)"));
     }
     let session = Session::open(settings, printer).await?;
-    let conduct = Conduct::new(&session, settings, printer, args.lock.wait())?;
-    if !args.dry_run {
-        conduct.unless_asked("rollback", conduct.wait_in_line()).await?;
-    }
-    let plan = conduct.unless_asked("rollback", make_plan(&args, &session, settings, printer)).await?;
-    if args.dry_run {
-        return prepare::finish_dry_run(printer, &plan, args.out.as_deref(), args.exit_code);
-    }
-    prepare::ask(&conduct, &plan).await?;
-    conduct.carry_out(&plan).await
+    // A dry run waits for nobody.
+    let conduct = Conduct::new(&session, settings, printer, args.lock.wait().filter(|_| !args.dry_run))?;
+    let work = async {
+        let plan = conduct.unless_asked("rollback", make_plan(&args, &session, settings, printer)).await?;
+        if args.dry_run {
+            return prepare::finish_dry_run(printer, &plan, args.out.as_deref(), args.exit_code);
+        }
+        prepare::ask(&conduct, &plan).await?;
+        conduct.carry_out(&plan).await
+    };
+    conduct.in_line("rollback", work).await
 }
 
 async fn make_plan(
@@ -71,6 +74,11 @@ async fn make_plan(
     printer: &Printer,
 ) -> Result<Plan, CommandError> {
     let snapshot = session.observe().await?;
+    for name in &args.services {
+        if snapshot.get(&ItemId::workload(name)).status.status == Status::NotFound {
+            session.known_service("roll back", name)?;
+        }
+    }
     let (releases, head) = session.releases(&snapshot).await?;
     let head_runs = head.as_ref().is_none_or(|head| snapshot.strays(&head.desired).is_empty());
     let target = choose(args.to_revision, &releases, head.as_ref(), head_runs)?;
@@ -83,7 +91,10 @@ async fn make_plan(
         on_failure: None,
     };
     let previews = prepare::previews(session, &desired, &snapshot).await?;
-    Ok(plan(&PlanInput {
+    let unproven = (target.state != ReleaseState::Verified).then(|| {
+        format!("release {} did not pass verification: it is {}", target.number, target.state.word())
+    });
+    let mut made = plan(&PlanInput {
         operation: &operation,
         target: &session.target.name,
         system: &session.system,
@@ -94,7 +105,10 @@ async fn make_plan(
         releases: &releases,
         next_number: session.target.releases.next_number().await?,
         selection: &Selection::All,
-    })?)
+    })?;
+    made.warnings.extend(unproven);
+    prepare::prove_way_back(session, &mut made).await?;
+    Ok(made)
 }
 
 /// Chooses the release to go to; the head itself is refused where it runs as it should.
@@ -105,7 +119,12 @@ fn choose<'a>(
     head_runs: bool,
 ) -> Result<&'a Release, PlanError> {
     let Some(number) = asked else {
-        return default_rollback_target(releases, head, head_runs).ok_or(PlanError::NothingVerified);
+        return default_rollback_target(releases, head, head_runs).ok_or_else(|| {
+            PlanError::NothingVerified {
+                head: head.map(|head| head.number),
+                restores: head.and_then(|head| head.rollback_of),
+            }
+        });
     };
     if head_runs && head.is_some_and(|head| head.number == number) {
         return Err(PlanError::AlreadyThere { release: number });

@@ -1,17 +1,19 @@
 //! `mlctl runs`: what was done on the target, by whom, and how it ended.
 
+use std::path::Path;
+
 use clap::{Args, Subcommand};
 use mlctl_core::event::EventSink as _;
 use mlctl_core::run::RunState;
 use mlctl_core::run::journal::{Entry, Replay};
 
-use crate::conduct::holder_sentence;
 use crate::error::{CommandError, ExitStatus};
+use crate::lock::holder_sentence;
 use crate::output::report::{Lines, carry_on, summary};
 use crate::output::{Printer, Style, Table};
 use crate::session::Session;
 use crate::settings::Settings;
-use crate::store::{KeptRun, kept_runs};
+use crate::store::{EvidenceIndex, Kept, KeptRun, kept_run};
 
 /// List the runs, newest first, or show one
 #[derive(Debug, Args)]
@@ -37,74 +39,79 @@ pub(super) async fn run(
     printer: &Printer,
 ) -> Result<ExitStatus, CommandError> {
     let session = Session::open(settings, printer).await?;
-    let kept = kept_runs(session.target.mirror.as_ref()).await?;
     match &args.act {
-        Some(Act::Show { run }) => show(&session, printer, &kept, run).await,
-        _ => list(&session, printer, &kept).await,
+        Some(Act::Show { run }) => show(&session, printer, run).await,
+        _ => list(&session, printer).await,
     }
 }
 
-async fn list(
-    session: &Session,
-    printer: &Printer,
-    kept: &[Result<KeptRun, (String, String)>],
-) -> Result<ExitStatus, CommandError> {
+/// Returns what the target keeps of a run that it lists.
+async fn kept(session: &Session, run: &str) -> Result<Kept, CommandError> {
+    // One that was removed meanwhile is as good as never begun.
+    Ok(kept_run(session.target.mirror.as_ref(), run).await?.unwrap_or(Kept::NeverBegan))
+}
+
+async fn list(session: &Session, printer: &Printer) -> Result<ExitStatus, CommandError> {
     let holder = session.target.orchestrator.lock_holder().await?;
     let lock = holder.as_ref().map(holder_sentence);
     let at_work = holder.map(|holder| holder.request.run);
-    if printer.is_json() {
-        let rows: Vec<_> = kept
-            .iter()
-            .rev()
-            .map(|run| match run {
-                Ok(run) => serde_json::json!({
-                    "run": run.replay.run, "operation": run.replay.plan.operation, "operator": run.replay.operator,
-                    "release": run.replay.plan.release.as_ref().map(|r| r.number), "outcome": run.replay.closed,
-                    "state": state(&run.replay, at_work.as_deref()).word(),
-                    "began": run.replay.records.first().map(|r| r.at), "last": run.replay.last_at,
-                }),
-                Err((run, reason)) => serde_json::json!({"run": run, "broken": reason}),
-            })
-            .collect();
-        printer.json(&serde_json::json!({"lock": lock, "runs": rows}));
-        return Ok(ExitStatus::Done);
-    }
-    if let Some(lock) = lock {
+    if let Some(lock) = lock.as_ref().filter(|_| !printer.is_json()) {
         printer.data(&format!("locked: {lock}"));
     }
+    let mut rows = Vec::new();
     let mut table = Table::new(&["RUN", "OPERATION", "RELEASE", "BEGAN", "BY", "OUTCOME"]);
-    for run in kept.iter().rev() {
-        let run = match run {
-            Ok(run) => run,
-            Err((run, reason)) => {
-                table.row([
-                    (run.clone(), None),
-                    (String::new(), None),
-                    (String::new(), None),
-                    (String::new(), None),
-                    (String::new(), None),
-                    (format!("broken journal: {reason}"), Some(Style::Bad)),
-                ]);
+    // One at a time: a thousand plans are not held at once.
+    for run in session.target.mirror.list().await?.iter().rev() {
+        let evidence = session.runs.evidence(run);
+        let evidence = evidence.exists().then(|| evidence.display().to_string());
+        let replay = match kept(session, run).await? {
+            Kept::Run(kept) => kept.replay,
+            Kept::NeverBegan => {
+                rows.push(serde_json::json!({"run": run, "state": "never began"}));
+                odd_row(&mut table, run, ("never began".to_owned(), None));
+                continue;
+            }
+            Kept::Broken(reason) => {
+                rows.push(serde_json::json!({"run": run, "broken": reason, "evidence": evidence}));
+                odd_row(&mut table, run, (format!("broken journal: {reason}"), Some(Style::Bad)));
                 continue;
             }
         };
-        let replay = &run.replay;
-        let outcome = match (state(replay, at_work.as_deref()), replay.closed) {
+        let state = state(&replay, at_work.as_deref());
+        let began = replay.records.first().map(|record| record.at);
+        if printer.is_json() {
+            rows.push(serde_json::json!({
+                "run": replay.run, "operation": replay.plan.operation, "operator": replay.operator,
+                "release": replay.plan.release.as_ref().map(|r| r.number), "outcome": replay.closed,
+                "state": state.word(), "began": began, "last": replay.last_at, "evidence": evidence,
+            }));
+            continue;
+        }
+        let outcome = match (state, replay.closed) {
             (State::Ended, Some(outcome)) => outcome.words(),
             (state, _) => state.word(),
         };
-        let began = replay.records.first().map(|record| record.at.strftime("%Y-%m-%d %H:%M:%S").to_string());
         table.plain(&[
             &replay.run,
             &replay.plan.operation,
             &replay.plan.release.as_ref().map_or_else(String::new, |release| release.number.to_string()),
-            &began.unwrap_or_default(),
+            &began.map(|at| at.strftime("%Y-%m-%d %H:%M:%S").to_string()).unwrap_or_default(),
             &replay.operator.to_string(),
             outcome,
         ]);
     }
-    printer.table(&table);
+    if printer.is_json() {
+        printer.json(&serde_json::json!({"lock": lock, "runs": rows}));
+    } else {
+        printer.table(&table);
+    }
     Ok(ExitStatus::Done)
+}
+
+/// Adds a run of which only its end can be told.
+fn odd_row(table: &mut Table, run: &str, outcome: (String, Option<Style>)) {
+    let empty = || (String::new(), None);
+    table.row([(run.to_owned(), None), empty(), empty(), empty(), empty(), outcome]);
 }
 
 /// Where a run stands.
@@ -143,39 +150,37 @@ fn state(replay: &Replay, at_work: Option<&str>) -> State {
 }
 
 /// Finds the one run whose id begins as asked.
-fn find<'a>(kept: &'a [Result<KeptRun, (String, String)>], asked: &str) -> Result<&'a KeptRun, CommandError> {
-    let id = |run: &'a Result<KeptRun, (String, String)>| match run {
-        Ok(run) => run.replay.run.as_str(),
-        Err((run, _)) => run.as_str(),
-    };
-    let found: Vec<_> = kept.iter().filter(|run| id(run).starts_with(asked)).collect();
-    let not_found = |text: &str| CommandError::new(ExitStatus::NotFound, format!("show run {asked}: {text}"));
+pub(super) fn find<'a>(runs: &'a [String], operation: &str, asked: &str) -> Result<&'a str, CommandError> {
+    let found: Vec<&str> = runs.iter().map(String::as_str).filter(|run| run.starts_with(asked)).collect();
+    let not_found =
+        |text: &str| CommandError::new(ExitStatus::NotFound, format!("{operation} run {asked}: {text}"));
     match found[..] {
-        [] => Err(not_found("the target keeps no such run").hint("`mlctl runs` lists them")),
-        [Ok(run)] => Ok(run),
-        [Err((run, reason))] => {
-            let text = format!("show run {run}: its journal does not hold together: {reason}");
-            Err(CommandError::new(ExitStatus::InvalidInput, text)
-                .hint("the target's copy was changed or damaged; `mlctl status` shows what runs"))
-        }
-        [..] => {
-            let ids: Vec<&str> = found.iter().map(|run| id(run)).collect();
-            Err(not_found(&format!("{} runs begin so", ids.len()))
-                .hint(format!("name one of {}", ids.join(", "))))
-        }
+        [] => Err(not_found("there is no such run").hint("`mlctl runs` lists them")),
+        [run] => Ok(run),
+        [..] => Err(not_found(&format!("{} runs begin so", found.len()))
+            .hint(format!("name one of {}", found.join(", ")))),
     }
 }
 
-async fn show(
-    session: &Session,
-    printer: &Printer,
-    kept: &[Result<KeptRun, (String, String)>],
-    asked: &str,
-) -> Result<ExitStatus, CommandError> {
-    let found = find(kept, asked)?;
-    let events = session.runs.read_events(&found.replay.run);
+async fn show(session: &Session, printer: &Printer, asked: &str) -> Result<ExitStatus, CommandError> {
+    let runs = session.target.mirror.list().await?;
+    let run = find(&runs, "show", asked)?;
+    let found = match kept(session, run).await? {
+        Kept::Run(found) => found,
+        Kept::NeverBegan => {
+            let text = format!("show run {run}: it ended before its first record, and changed nothing");
+            return Err(CommandError::new(ExitStatus::NotFound, text).hint("`mlctl runs` lists the runs"));
+        }
+        Kept::Broken(reason) => {
+            let text = format!("show run {run}: its journal does not hold together: {reason}");
+            return Err(CommandError::new(ExitStatus::InvalidInput, text).hint(format!(
+                "`mlctl audit verify {run}` says what is wrong; `mlctl status` shows what runs"
+            )));
+        }
+    };
+    let events = session.runs.read_events(run);
     if events.is_empty() {
-        journal(printer, found);
+        journal(printer, &found);
         return Ok(ExitStatus::Done);
     }
     let mut state = RunState::default();
@@ -190,16 +195,30 @@ async fn show(
         lines.take(event);
         state.apply(event);
     }
-    summary(printer, &state, None);
+    summary(printer, &state, None, None);
     if state.finish.is_none() {
         let holder = session.target.orchestrator.lock_holder().await?;
         let at_work = holder.as_ref().map(|holder| holder.request.run.as_str());
         printer.data(&match self::state(&found.replay, at_work) {
             State::Running => "it is running".to_owned(),
-            stands => format!("it was {}; {}", stands.word(), carry_on(&state.operation)),
+            stands => format!("it was {}; {}", stands.word(), printer.hint(carry_on(&state.operation))),
         });
     }
+    evidence(printer, &session.runs.evidence(run));
     Ok(ExitStatus::Done)
+}
+
+/// Lists the evidence of a run, where there is any on this machine.
+fn evidence(printer: &Printer, folder: &Path) {
+    let Some(index) = EvidenceIndex::read(folder) else { return };
+    printer.data("");
+    printer.data(&format!("Evidence in {}:", folder.display()));
+    let mut table = Table::new(&["FILE", "LINES", "BYTES", "LEFT OUT"]);
+    for file in index.failures.iter().flat_map(|failure| &failure.files) {
+        let cut = file.cut.as_deref().unwrap_or_default();
+        table.plain(&[&file.file, &file.lines.to_string(), &file.bytes.to_string(), cut]);
+    }
+    printer.table(&table);
 }
 
 /// Shows the journal of a run whose events are not on this machine.
@@ -210,23 +229,6 @@ fn journal(printer: &Printer, run: &KeptRun) {
     }
     printer.status("the run's events are on another machine; this is its journal");
     for record in &run.replay.records {
-        let text = match &record.entry {
-            Entry::Opened { operator, plan, .. } => {
-                format!("opened by {operator}: {} of {}", plan.operation, plan.system)
-            }
-            Entry::Resumed { operator } => format!("resumed by {operator}"),
-            Entry::ReleaseIntent { release } => format!("record release {release}"),
-            Entry::StepIntent { phase, step } => format!("begin {phase}/{step}"),
-            Entry::EffectIntent { effect, .. } => format!("about to {effect}"),
-            Entry::EffectDone { effect, .. } => format!("did {effect}"),
-            Entry::StepDone { phase, step, outcome, note } => {
-                format!("{phase}/{step} {}: {note}", outcome.word())
-            }
-            Entry::HeadIntent { release } => format!("make release {release} the head"),
-            Entry::RollbackDecided { reason, release } => format!("go back to release {release}: {reason}"),
-            Entry::Interrupted => "interrupted".to_owned(),
-            Entry::Closed { outcome, reason } => format!("closed: {} {reason}", outcome.words()),
-        };
-        printer.data(&format!("{:>4} {} {text}", record.seq, record.at));
+        printer.data(&format!("{:>4} {} {}", record.seq, record.at, record.entry.words()));
     }
 }

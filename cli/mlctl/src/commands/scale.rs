@@ -28,15 +28,18 @@ pub(super) async fn run(
     let counts = args.counts.iter().map(|pair| parse(pair)).collect::<Result<Vec<_>, _>>()?;
     refuse_twice(counts.iter().map(|(service, _)| service.as_str()))?;
     let session = Session::open(settings, printer).await?;
-    let conduct = args.how.conduct(&session, settings, printer).await?;
+    let conduct = args.how.conduct(&session, settings, printer)?;
     let make = async {
         let snapshot = session.observe().await?;
         let (_, head) = session.releases(&snapshot).await?;
         let running = head.map_or_else(Desired::default, |head| head.desired);
         Ok(plan::scale(&session.system.name, &session.target.name, &snapshot, &running, &counts)?)
     };
-    let plan = conduct.unless_asked("scale", make).await?;
-    prepare::act(&conduct, &plan, &args.how).await
+    let work = async {
+        let plan = conduct.unless_asked("scale", make).await?;
+        prepare::act(&conduct, &plan, &args.how).await
+    };
+    conduct.in_line("scale", work).await
 }
 
 fn parse(pair: &str) -> Result<(String, u32), CommandError> {

@@ -5,17 +5,20 @@ use std::time::Duration;
 use clap::Args;
 use mlctl_core::item::{ItemId, ItemKind};
 use mlctl_core::ports::Replica;
-use mlctl_core::release::Release;
+use mlctl_core::release::{Release, ReleaseState};
+use mlctl_core::run::journal::Replay;
 use mlctl_core::snapshot::{Live, Snapshot};
 use mlctl_core::status::Status;
 use serde::Serialize;
 
-use crate::conduct::lock_sentence;
 use crate::error::{CommandError, ExitStatus};
+use crate::lock::lock_sentence;
+use crate::output::report::{carry_on, to_the_second};
 use crate::output::{Printer, Style, Table};
 use crate::session::Session;
 use crate::settings::Settings;
 use crate::signals::Signals;
+use crate::store::left_open;
 
 /// Show what runs, its health and cause, and drift from the release
 #[derive(Debug, Args)]
@@ -45,8 +48,13 @@ struct Answer {
     target: String,
     release: Option<u32>,
     release_state: Option<&'static str>,
+    /// The newest release, where none is in force because it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed: Option<u32>,
     /// False where nothing of the release is there, as after `down`.
     running: bool,
+    /// A run that nobody ended, and how to go on with it.
+    interrupted: Option<String>,
     lock: Option<String>,
     overrides: Vec<mlctl_core::overrides::Override>,
     items: Vec<Line>,
@@ -80,7 +88,8 @@ pub(super) async fn run(
 
 async fn ask(args: &StatusArgs, session: &Session) -> Result<Answer, CommandError> {
     let snapshot = session.observe().await?;
-    let (_, head) = session.releases(&snapshot).await?;
+    let (releases, head) = session.releases(&snapshot).await?;
+    let newest = releases.last().filter(|release| head.is_none() && release.state == ReleaseState::Failed);
     let mut items = lines(&snapshot, head.as_ref());
     let there = |line: &Line| line.item.kind == ItemKind::Workload && line.status != Status::NotFound;
     let running = items.iter().any(there);
@@ -96,17 +105,44 @@ async fn ask(args: &StatusArgs, session: &Session) -> Result<Answer, CommandErro
     if args.service.is_none() {
         replicas.retain(|replica| !replica.ready);
     }
+    let holder = session.target.orchestrator.lock_holder().await?;
+    let at_work = holder.as_ref().map(|holder| holder.request.run.as_str());
+    let interrupted = left_open(session.target.mirror.as_ref(), at_work).await?;
     Ok(Answer {
         system: session.system.name.clone(),
         target: session.target.name.clone(),
         release: snapshot.head.as_ref().map(|head| head.number),
         release_state: snapshot.head.as_ref().map(|head| head.state.word()),
+        failed: newest.map(|release| release.number),
         running,
+        interrupted: interrupted.map(|replay| interrupted_sentence(&replay)),
         lock: lock_sentence(session.target.orchestrator.as_ref()).await?,
         overrides: snapshot.overrides.clone(),
         items,
         replicas,
     })
+}
+
+fn interrupted_sentence(replay: &Replay) -> String {
+    let operation = replay.plan.operation.as_str();
+    format!(
+        "{operation} by {} (run {}) did not end, its last word was at {}; {}",
+        replay.operator,
+        replay.run,
+        to_the_second(replay.last_at),
+        carry_on(operation)
+    )
+}
+
+/// Says how many workloads are not as they should be, and which; none when all are.
+fn trouble(items: &[Line]) -> Option<String> {
+    let workloads = || items.iter().filter(|line| line.item.kind == ItemKind::Workload);
+    let bad: Vec<&str> = workloads()
+        .filter(|line| line.status != Status::Current || line.ready < line.desired)
+        .map(|line| line.item.name.as_str())
+        .collect();
+    (!bad.is_empty())
+        .then(|| format!("{} of {} not well: {}", bad.len(), workloads().count(), bad.join(", ")))
 }
 
 /// Returns a line for every item that is there or should be.
@@ -146,17 +182,33 @@ fn show(args: &StatusArgs, printer: &Printer, answer: &Answer) {
     let release = match (answer.release, answer.release_state) {
         (Some(number), _) if !answer.running => format!("nothing runs (release {number} is kept)"),
         (Some(number), Some(state)) => format!("release {number} ({state})"),
-        _ => "no release".to_owned(),
+        _ => match &answer.failed {
+            Some(number) => format!("release {number} (failed, kept for inspection)"),
+            None => "no release".to_owned(),
+        },
     };
-    printer.data(&format!("{} on {}: {release}", answer.system, answer.target));
+    let trouble = trouble(&answer.items).filter(|_| answer.running);
+    let trouble = trouble.map(|text| format!(", {}", printer.out_styles().paint(Style::Bad, &text)));
+    let head = format!("{} on {}: {release}{}", answer.system, answer.target, trouble.unwrap_or_default());
+    printer.data(&head);
+    if let Some(text) = &answer.interrupted {
+        printer.data(&printer.out_styles().paint(Style::Warn, &printer.hint(text)));
+    }
     if let Some(lock) = &answer.lock {
         printer.data(&format!("locked: {lock}"));
     }
     for entry in &answer.overrides {
-        let until = entry.until.map_or_else(|| "until ended".to_owned(), |until| format!("until {until}"));
+        let until = entry.until.map_or_else(
+            || "until it is ended".to_owned(),
+            |until| format!("until {}", to_the_second(until)),
+        );
+        let reason =
+            if entry.reason == entry.id { String::new() } else { format!(", because: {}", entry.reason) };
         printer.data(&format!(
-            "override {} by {} since {} {until}: {}",
-            entry.id, entry.owner, entry.since, entry.reason
+            "{} is in force, set by {} at {}, {until}{reason}",
+            entry.id,
+            entry.owner,
+            to_the_second(entry.since)
         ));
     }
     let mut table = Table::new(&["ITEM", "STATUS", "READY", "CAUSE"]);

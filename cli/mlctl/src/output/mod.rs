@@ -1,12 +1,18 @@
 //! Everything that prints: streams, styles, tables and the readers of a run's events.
 
+mod bug;
+mod load;
 pub(crate) mod printer;
 mod prompt;
 pub mod report;
+mod streams;
 mod style;
 mod table;
+mod text;
 mod world;
 
+pub use bug::{tell_panics, without_telling};
+pub use load::endpoint_table;
 pub use printer::Printer;
 pub use prompt::confirm;
 pub use style::{Style, Styles};

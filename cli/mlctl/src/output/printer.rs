@@ -2,9 +2,15 @@
 
 use serde::Serialize;
 
+pub use super::text::{shortened, strip_control};
+
+use super::text::SHOWN;
 use super::{Style, Styles, Table, World};
 use crate::error::CommandError;
 use crate::settings::{OutputFormat, OutputSettings};
+
+/// Lines of one error's text that are shown.
+const MOST_LINES: usize = 100;
 
 /// Prints.
 pub struct Printer {
@@ -62,6 +68,15 @@ impl Printer {
         self.err
     }
 
+    /// Returns a text that names commands of mlctl so that they are about the same file and target.
+    #[must_use]
+    pub fn hint(&self, text: &str) -> String {
+        match self.settings.again.as_str() {
+            "" => text.to_owned(),
+            flags => text.replace("mlctl ", &format!("mlctl{flags} ")),
+        }
+    }
+
     /// Prints a line of data.
     pub fn data(&self, line: &str) {
         self.world.stdout(format!("{}\n", line.trim_end_matches('\n')).as_bytes());
@@ -100,6 +115,7 @@ impl Printer {
 
     /// Prints a warning; never silenced.
     pub fn warning(&self, text: &str) {
+        let text = shortened(text, SHOWN);
         self.talk(&format!("{} {text}", self.err.paint(Style::Warn, "warning:")));
     }
 
@@ -112,60 +128,27 @@ impl Printer {
             self.talk(&document.to_string());
             return;
         }
-        self.talk(&format!("{} {}", self.err.paint(Style::Bad, "error:"), error.text));
+        let mut lines = error.text.lines().map(|line| shortened(line, SHOWN));
+        let first = lines.next().unwrap_or_default();
+        self.talk(&format!("{} {first}", self.err.paint(Style::Bad, "error:")));
+        lines.by_ref().take(MOST_LINES - 1).for_each(|line| self.talk(&line));
+        let more = lines.count();
+        if more > 0 {
+            self.talk(&format!("... and {more} more lines; `-o json` has them all"));
+        }
         for cause in &error.causes {
-            self.talk(&format!("  caused by: {}", strip_control(cause)));
+            self.talk(&format!("  caused by: {}", shortened(cause, SHOWN)));
         }
         if !error.hints.is_empty() {
             self.talk("");
         }
         for hint in &error.hints {
-            self.talk(&format!("{} {hint}", self.err.paint(Style::Command, "hint:")));
+            self.talk(&format!("{} {}", self.err.paint(Style::Command, "hint:"), self.hint(hint)));
         }
     }
 
     /// Prints a line to stderr, whatever was asked.
     pub fn talk(&self, line: &str) {
         self.world.stderr(format!("{line}\n").as_bytes());
-    }
-}
-
-/// Returns text of others without control characters: a log line must not move our cursor.
-#[must_use]
-pub fn strip_control(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    let mut characters = text.chars().peekable();
-    while let Some(character) = characters.next() {
-        if character == '\u{1b}' {
-            // A CSI sequence ends at its first byte from @ to ~ (ECMA-48 5.4).
-            if characters.next_if_eq(&'[').is_some() {
-                for inner in characters.by_ref() {
-                    if ('@'..='~').contains(&inner) {
-                        break;
-                    }
-                }
-            }
-        } else if character == '\t' || !character.is_control() {
-            plain.push(character);
-        }
-    }
-    plain
-}
-
-#[cfg(test)]
-mod tests {
-    use super::strip_control;
-
-    #[test]
-    fn text_of_others_cannot_move_the_cursor() {
-        for (text, plain) in [
-            ("plain\ttext", "plain\ttext"),
-            ("\u{1b}[31mred\u{1b}[0m", "red"),
-            ("a\rb\u{8}c\u{7}", "abc"),
-            ("\u{1b}[2J\u{1b}[Hgone", "gone"),
-            ("\u{1b}]0;title\u{7}x", "]0;titlex"),
-        ] {
-            assert_eq!(strip_control(text), plain);
-        }
     }
 }

@@ -13,7 +13,7 @@ pub async fn confirm(settings: &Settings, printer: &Printer, question: &str) -> 
         return Ok(());
     }
     if settings.no_input {
-        return Err(CommandError::refused(format!("{question} Nobody can answer here.")).hint("say --yes"));
+        return Err(CommandError::refused(format!("{question} There is nobody to answer")).hint("say --yes"));
     }
     printer.world().stderr(format!("{question} [y/N] ").as_bytes());
     let world = printer.world().clone();

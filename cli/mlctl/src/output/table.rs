@@ -2,7 +2,7 @@
 
 use mlctl_core::gate::{GateResult, Verdict};
 
-use super::printer::strip_control;
+use super::text::{SHOWN, shortened, strip_control};
 use super::{Style, Styles};
 
 /// Rows of cells under headings.
@@ -19,9 +19,9 @@ impl Table {
         Self { head: head.iter().map(|&text| text.to_owned()).collect(), rows: Vec::new() }
     }
 
-    /// Adds a row.
+    /// Adds a row. What a cell holds may come from others: it cannot move the cursor.
     pub fn row(&mut self, cells: impl IntoIterator<Item = (String, Option<Style>)>) {
-        self.rows.push(cells.into_iter().collect());
+        self.rows.push(cells.into_iter().map(|(cell, style)| (strip_control(&cell), style)).collect());
     }
 
     /// Adds a row without styles.
@@ -74,13 +74,13 @@ pub const fn verdict_style(verdict: Verdict) -> Style {
 
 /// Returns what gates said, one row a result.
 pub fn gate_table<'a>(results: impl IntoIterator<Item = &'a GateResult>) -> Table {
-    let mut table = Table::new(&["CHECK", "WANTS", "GOT", "VERDICT"]);
+    let mut table = Table::new(&["CHECK", "VERDICT", "WANTS", "GOT"]);
     for result in results {
         table.row([
             (result.subject.clone(), None),
-            (result.want.clone(), None),
-            (strip_control(&result.got), None),
             (result.verdict.word().to_owned(), Some(verdict_style(result.verdict))),
+            (result.want.clone(), None),
+            (shortened(&result.got, SHOWN), None),
         ]);
     }
     table

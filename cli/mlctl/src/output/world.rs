@@ -1,67 +1,72 @@
 //! The process's surroundings, as values: environment, folder, streams. Tests bring their own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, IsTerminal as _, Read as _, Write};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-type Stream = Arc<Mutex<Box<dyn Write + Send>>>;
+use super::streams::{End, Streams};
 
 /// Between two looks whether the reader of stdout is still there.
 const READER_POLL: Duration = Duration::from_millis(250);
+/// Between two looks whether all that was said is written.
+const DRAIN_POLL: Duration = Duration::from_millis(5);
+/// Columns and rows of a terminal that does not say.
+const USUAL: (usize, usize) = (100, 24);
 
 /// What a command sees of the machine.
 #[derive(Clone)]
 pub struct World {
     env: Arc<BTreeMap<String, String>>,
+    /// Variables that are there and are no text.
+    no_text: Arc<BTreeSet<String>>,
     folder: PathBuf,
     exe: PathBuf,
-    /// The user's home as the system's accounts know it.
-    account_home: Option<PathBuf>,
-    out: Stream,
-    err: Stream,
+    /// The user's home as the system's accounts know it. Looked up when it is asked for: the accounts may be files, or
+    /// a server behind a socket.
+    account_home: Arc<OnceLock<Option<PathBuf>>>,
+    streams: Arc<Streams>,
+    /// True once a command began to change the target: its outcome then outweighs what became of its output.
+    changed: Arc<AtomicBool>,
     /// True for the streams of the process itself.
     real: bool,
-    /// True once a write to stdout found its reader gone.
-    unread: Arc<AtomicBool>,
     terminals: (bool, bool, bool),
-    width: usize,
+    width: Option<usize>,
 }
 
 impl World {
     /// Returns the surroundings of this process.
     #[must_use]
     pub fn of_process() -> Self {
-        let width = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
+        let (mut env, mut no_text) = (BTreeMap::new(), BTreeSet::new());
+        for (name, value) in std::env::vars_os() {
+            // A name that is no text is none of ours.
+            let Ok(name) = name.into_string() else { continue };
+            match value.into_string() {
+                Ok(value) => drop(env.insert(name, value)),
+                Err(_) => drop(no_text.insert(name)),
+            }
+        }
         Self {
-            env: Arc::new(
-                std::env::vars_os()
-                    // A variable that is no text is none of ours.
-                    .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-                    .collect(),
-            ),
+            width: env.get("COLUMNS").and_then(|text| text.parse().ok()),
+            env: Arc::new(env),
+            no_text: Arc::new(no_text),
             folder: std::env::current_dir().unwrap_or_else(|_| PathBuf::from(".")),
             exe: std::env::current_exe().unwrap_or_else(|_| PathBuf::from("mlctl")),
-            account_home: nix::unistd::User::from_uid(nix::unistd::getuid())
-                .ok()
-                .flatten()
-                .map(|user| user.dir)
-                .filter(|home| home.is_absolute()),
-            out: Arc::new(Mutex::new(Box::new(std::io::stdout()))),
-            err: Arc::new(Mutex::new(Box::new(std::io::stderr()))),
+            account_home: Arc::default(),
+            streams: Arc::new(Streams::new(Box::new(std::io::stdout()), Box::new(std::io::stderr()))),
+            changed: Arc::default(),
             real: true,
-            unread: Arc::default(),
             terminals: (
                 std::io::stdin().is_terminal(),
                 std::io::stdout().is_terminal(),
                 std::io::stderr().is_terminal(),
             ),
-            width: width.or_else(terminal_width).unwrap_or(100).clamp(40, 400),
         }
     }
 
@@ -76,15 +81,15 @@ impl World {
     ) -> Self {
         Self {
             env: Arc::new(env),
+            no_text: Arc::default(),
             folder,
             exe,
-            account_home: None,
-            out: Arc::new(Mutex::new(out)),
-            err: Arc::new(Mutex::new(err)),
+            account_home: Arc::new(OnceLock::from(None)),
+            streams: Arc::new(Streams::new(out, err)),
+            changed: Arc::default(),
             real: false,
-            unread: Arc::default(),
             terminals: (false, false, false),
-            width: 100,
+            width: None,
         }
     }
 
@@ -100,10 +105,17 @@ impl World {
         self.var(name).filter(|value| !value.is_empty()).map(|value| self.absolute(Path::new(&value)))
     }
 
+    /// Returns a variable that is ours, or one of these, and is no text (UTF-8): what it says cannot be passed over.
+    #[must_use]
+    pub fn without_text(&self, names: &[&str]) -> Option<&str> {
+        let meant = |name: &&String| name.starts_with("MLCTL_") || names.contains(&name.as_str());
+        self.no_text.iter().find(meant).map(String::as_str)
+    }
+
     /// Returns the user's home: `$HOME`, or what the system's accounts say. A service may have neither.
     #[must_use]
     pub fn home(&self) -> Option<PathBuf> {
-        self.path("HOME").or_else(|| self.account_home.clone())
+        self.path("HOME").or_else(|| self.account_home.get_or_init(account_home).clone())
     }
 
     /// Returns a path as seen from the present folder.
@@ -136,38 +148,68 @@ impl World {
         self.terminals.2
     }
 
-    /// Returns the columns of the terminal, or 100.
+    /// Returns columns and rows of the terminal that talk goes to, as they are now: a window changes its size.
     #[must_use]
-    pub const fn width(&self) -> usize {
-        self.width
+    pub fn terminal_size(&self) -> (usize, usize) {
+        let asked = self.real.then(|| terminal_size::terminal_size_of(std::io::stderr())).flatten();
+        let size = asked.map(|(columns, rows)| (usize::from(columns.0), usize::from(rows.0)));
+        let (columns, rows) = size.unwrap_or(USUAL);
+        (self.width.filter(|wanted| *wanted > 0).map_or(columns, |wanted| wanted.min(columns)), rows)
+    }
+
+    /// Writes from now on by a thread of its own, so that a reader who pauses holds nobody up.
+    pub fn write_in_background(&self) {
+        self.streams.in_background();
+    }
+
+    /// Waits until all that was said is written.
+    pub async fn written(&self) {
+        while self.streams.is_behind() {
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
     }
 
     /// Writes data. A closed pipe ends quietly: the reader has seen enough.
     pub fn stdout(&self, bytes: &[u8]) {
-        if write(&self.out, bytes).is_err_and(|error| error.kind() == ErrorKind::BrokenPipe) {
-            self.unread.store(true, Ordering::Relaxed);
-        }
+        self.streams.write(End::Out, bytes);
     }
 
     /// Writes talk. Nobody is left to tell when the stream itself is gone.
     pub fn stderr(&self, bytes: &[u8]) {
-        let _ = write(&self.err, bytes);
+        self.streams.write(End::Err, bytes);
+    }
+
+    /// Says why data was lost on its way out (a full disk), when it was.
+    #[must_use]
+    pub fn stdout_lost(&self) -> Option<String> {
+        self.streams.lost()
+    }
+
+    /// Notes that the command changes its target from here on.
+    pub fn note_change(&self) {
+        self.changed.store(true, Ordering::Relaxed);
+    }
+
+    /// Says whether the command began to change its target.
+    #[must_use]
+    pub fn has_changed(&self) -> bool {
+        self.changed.load(Ordering::Relaxed)
     }
 
     /// Says whether the reader of stdout has gone away; what follows or watches ends then.
     #[must_use]
     pub fn stdout_is_unread(&self) -> bool {
-        if !self.unread.load(Ordering::Relaxed) && self.real {
+        if !self.streams.is_unread() && self.real {
             let stdout = std::io::stdout();
             // Asking for nothing, a poll still tells errors: POLLERR is a pipe without a reader (poll(2)).
             let mut asked = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
             let told = poll(&mut asked, PollTimeout::ZERO).is_ok_and(|count| count > 0);
             let gone = PollFlags::POLLERR | PollFlags::POLLHUP;
             if told && asked[0].revents().is_some_and(|events| events.intersects(gone)) {
-                self.unread.store(true, Ordering::Relaxed);
+                self.streams.note_unread();
             }
         }
-        self.unread.load(Ordering::Relaxed)
+        self.streams.is_unread()
     }
 
     /// Waits until the reader of stdout has gone away.
@@ -183,21 +225,20 @@ impl World {
         let mut line = String::new();
         let mut byte = [0_u8; 1];
         let mut stdin = std::io::stdin().lock();
-        while stdin.read(&mut byte).ok()? == 1 {
-            if byte[0] == b'\n' {
-                return Some(line);
+        loop {
+            match stdin.read(&mut byte) {
+                Ok(1) if byte[0] == b'\n' => return Some(line),
+                Ok(1) => line.push(char::from(byte[0])),
+                Ok(_) => return (!line.is_empty()).then_some(line),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return None,
             }
-            line.push(char::from(byte[0]));
         }
-        (!line.is_empty()).then_some(line)
     }
 }
 
-fn write(stream: &Stream, bytes: &[u8]) -> std::io::Result<()> {
-    let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
-    stream.write_all(bytes).and_then(|()| stream.flush())
-}
-
-fn terminal_width() -> Option<usize> {
-    terminal_size::terminal_size().map(|(width, _)| usize::from(width.0))
+/// Returns this user's home as the system's accounts have it.
+fn account_home() -> Option<PathBuf> {
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
+    user.map(|user| user.dir).filter(|home| home.is_absolute())
 }

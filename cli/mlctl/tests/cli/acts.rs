@@ -114,3 +114,47 @@ async fn a_state_folder_that_cannot_be_had_stops_everything_early() {
     assert!(told.stderr.contains("MLCTL_STATE="), "{}", told.whole());
     assert_eq!(seal.with_env(homeless, &["version"]).await.status, ExitStatus::Done, "it keeps nothing");
 }
+
+#[tokio::test]
+async fn a_lock_is_shown_and_released_by_the_rules() {
+    let seal = Seal::new("healthy.toml");
+    assert_told("lock-free", &seal.mlctl(&["lock", "show"]).await);
+    let free = document(&seal.mlctl(&["lock", "show", "-o", "json"]).await);
+    assert_eq!(
+        (&free["held"], &free["standing"], &free["line"]),
+        (&false.into(), &"free".into(), &json!([]))
+    );
+    assert_eq!(document(&seal.mlctl(&["lock", "release", "-o", "json"]).await)["released"], false);
+
+    // Another deploy, killed on another machine while it held the lock, and one that waits behind it.
+    seal.mlctl(&["deploy"]).await;
+    let request = |run: &str| {
+        json!({"operation": "deploy", "operator": {"name": "bob", "host": "elsewhere"}, "run": run, "pid": 42,
+               "pid_start": 1, "ttl": 3_600_000})
+    };
+    seal.world(|world| {
+        let since = "2026-01-01T00:00:00Z";
+        let holder = json!({"request": request("run-of-bob"), "since": since, "expires": "2026-01-01T01:00:00Z", "fence": 9});
+        world["lease"] = json!({"holder": holder, "dead": false});
+        world["fence"] = json!(9);
+        world["line"] = json!([{"waiter": {"ticket": 3, "request": request("another-of-bob"), "since": since}, "asked_ms": 0}]);
+    });
+    assert_told("lock-held", &seal.mlctl(&["lock", "show"]).await);
+    assert_told("lock-not-released", &seal.mlctl(&["lock", "release"]).await);
+    let told = seal.mlctl(&["lock", "release", "--force"]).await;
+    assert_eq!(told.status, ExitStatus::Refused, "{}", told.whole());
+    let told = seal.mlctl(&["scale", "api=3"]).await;
+    assert_eq!(told.status, ExitStatus::Locked, "{}", told.whole());
+    assert!(told.stderr.contains("the target is locked: deploy by bob@elsewhere"), "{}", told.whole());
+    assert!(told.stderr.contains("; 1 in line for it"), "{}", told.whole());
+    let told = seal.mlctl(&["scale", "api=3", "--wait-lock", "1s"]).await;
+    assert_eq!(told.status, ExitStatus::Locked, "{}", told.whole());
+    assert!(told.stderr.contains(", place 2 of 2 in line since"), "{}", told.whole());
+    let told = document(&seal.mlctl(&["lock", "release", "--force", "--yes", "-o", "json"]).await);
+    assert_eq!((&told["released"], &told["holder"]["fence"]), (&true.into(), &9.into()));
+    // The one in line comes first all the same.
+    let state = document(&seal.mlctl(&["lock", "show", "-o", "json"]).await);
+    assert_eq!((&state["standing"], &state["line"][0]["ticket"]), (&"free".into(), &3.into()), "{state:#}");
+    assert_eq!(state["line"].as_array().map(Vec::len), Some(1), "who stopped waiting has left: {state:#}");
+    assert_eq!(seal.mlctl(&["scale", "api=3"]).await.status, ExitStatus::Locked);
+}

@@ -15,9 +15,19 @@ fn signal(child: &Child, signal: Signal) {
     kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
 }
 
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    u64::from_str_radix(mask.trim(), 16).unwrap() & 1 == 1
+}
+
 #[test]
 fn a_signal_in_a_run_ends_it_and_its_last_event_has_the_exit_code() {
     for (number, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143), (Signal::SIGHUP, 143)] {
+        if number == Signal::SIGHUP && ignores_hangup() {
+            // The tests themselves were started so, as by nohup, and what they start is as deaf.
+            continue;
+        }
         let seal = Seal::new("healthy.toml");
         seal.patient();
         let mut child = seal.process(&["deploy", "-o", "json"]).spawn().unwrap();

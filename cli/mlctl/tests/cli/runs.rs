@@ -37,6 +37,12 @@ async fn a_gate_says_what_it_wanted_and_what_it_got() {
 }
 
 #[tokio::test]
+async fn a_kpi_that_fails_names_the_endpoints() {
+    let slow = Seal::new("slow-page.toml");
+    assert_told("kpi-failed", &slow.mlctl(&["deploy", "--on-failure", "stop"]).await);
+}
+
+#[tokio::test]
 async fn json_is_one_event_a_line_and_the_last_is_the_outcome() {
     let seal = Seal::new("healthy.toml");
     let told = seal.mlctl(&["deploy", "-o", "json"]).await;
@@ -132,4 +138,38 @@ async fn github_gets_groups_and_masks() {
         (told.status, told.stderr.as_str()),
         (ExitStatus::Done, "::add-mask::sesame\n::add-mask::100%25\n")
     );
+}
+
+#[tokio::test]
+async fn a_mirror_that_refuses_stops_the_run_and_leaves_both_copies_alike() {
+    let seal = Seal::new("mirror-refuses.toml");
+    let told = seal.mlctl(&["deploy"]).await;
+    assert_eq!(told.status, ExitStatus::Failed, "{}", told.whole());
+    assert!(told.stdout.contains("read-only file system"), "{}", told.whole());
+    // Had the copy at home kept the refused record, the next one would have had the same number.
+    let told = seal.mlctl(&["audit", "verify"]).await;
+    assert_eq!(told.status, ExitStatus::Done, "{}", told.whole());
+    assert!(told.stdout.contains("all hold together"), "{}", told.whole());
+    let told = seal.mlctl(&["deploy", "--resume"]).await;
+    assert_eq!(told.status, ExitStatus::Done, "{}", told.whole());
+    let told = seal.mlctl(&["audit", "verify"]).await;
+    assert_eq!(told.stdout, "1 journal checked: all hold together\n", "{}", told.whole());
+}
+
+#[tokio::test]
+async fn evidence_is_listed_where_it_lies() {
+    let seal = Seal::new("crash.toml");
+    seal.mlctl(&["deploy"]).await;
+    seal.edit("LEVEL: info", "LEVEL: loud");
+    let told = seal.mlctl(&["deploy"]).await;
+    assert_eq!(told.status, ExitStatus::RolledBack, "{}", told.whole());
+    let listed: Value = serde_json::from_str(&seal.mlctl(&["runs", "-o", "json"]).await.stdout).unwrap();
+    let folder = listed["runs"][0]["evidence"].as_str().unwrap();
+    assert!(told.stdout.contains(&format!("evidence: {folder}\n")), "{}", told.whole());
+    let run = listed["runs"][0]["run"].as_str().unwrap();
+    let told = seal.mlctl(&["runs", "show", run]).await;
+    assert!(told.stdout.contains(&format!("Evidence in {folder}:")), "{}", told.whole());
+    for file in ["workload.api.log.txt", "workload.api.plan.txt", "namespace.shop.failure.txt"] {
+        assert!(told.stdout.contains(file), "{}", told.whole());
+    }
 }

@@ -105,17 +105,23 @@ impl Seal {
         std::fs::remove_dir_all(self.path("playbooks")).unwrap();
     }
 
-    /// Changes what the simulated target keeps of its runs' journals.
-    pub fn journals(&self, change: impl FnOnce(&mut BTreeMap<String, Vec<String>>)) {
+    /// Changes what the simulated target keeps.
+    pub fn world(&self, change: impl FnOnce(&mut Value)) {
         let mut kept = std::fs::read_dir(self.path("state/sim")).unwrap();
         let path = kept.next().unwrap().unwrap().path();
         let mut saved: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         // The simulation saves its time and its world.
-        let journals = saved.pointer_mut("/1/journals").unwrap();
-        let mut parsed = serde_json::from_value(journals.clone()).unwrap();
-        change(&mut parsed);
-        *journals = serde_json::to_value(parsed).unwrap();
+        change(&mut saved[1]);
         std::fs::write(path, saved.to_string()).unwrap();
+    }
+
+    /// Changes what the simulated target keeps of its runs' journals.
+    pub fn journals(&self, change: impl FnOnce(&mut BTreeMap<String, Vec<String>>)) {
+        self.world(|world| {
+            let mut parsed = serde_json::from_value(world["journals"].clone()).unwrap();
+            change(&mut parsed);
+            world["journals"] = serde_json::to_value(parsed).unwrap();
+        });
     }
 
     /// Runs `mlctl ARGS` on the simulated target.
@@ -172,6 +178,7 @@ pub fn assert_told(name: &str, told: &Told) {
         (r"(?m)^\[AT\]      \S+: in progress.*\n", ""),
         (r"(?m)^\[AT\]      \S+: \d+ of \d+ replicas ready, (\d+ updated|waiting).*\n", ""),
         (r"(?m)^\[AT\]      \d+ of \[TIME\], .*\n", ""),
+        (r"evidence: /\S*/runs/", "evidence: [STATE]/runs/"),
         // A column is as wide as a figure.
         (r"\[TIME\] {2,}", "[TIME]  "),
     ] {

@@ -8,7 +8,7 @@ use crate::seal::{Seal, assert_told};
 async fn help() {
     let seal = Seal::new("healthy.toml");
     assert_told("help", &seal.plain(&["--help"]).await);
-    for verb in ["deploy", "rollback", "loadtest", "db"] {
+    for verb in ["deploy", "rollback", "loadtest", "lock", "db"] {
         assert_told(&format!("help-{verb}"), &seal.plain(&[verb, "--help"]).await);
     }
 }
@@ -52,7 +52,7 @@ async fn completions_and_manual_pages_are_made() {
         );
     }
     assert_eq!(seal.plain(&["man", "pages"]).await.status, ExitStatus::Done);
-    for page in ["mlctl.1", "mlctl-deploy.1"] {
+    for page in ["mlctl.1", "mlctl-deploy.1", "mlctl-lock-release.1"] {
         let text = std::fs::read_to_string(seal.path("pages").join(page)).unwrap();
         assert!(text.contains(".TH"), "{page}");
     }

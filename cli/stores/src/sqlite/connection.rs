@@ -4,8 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use mlctl_core::ports::StoreError;
+use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Batch, Connection, ErrorCode, OpenFlags};
 
 use super::holder;
 
@@ -59,16 +60,47 @@ const fn flags() -> OpenFlags {
 
 /// Runs the statements of a migration inside the transaction that is open. It may not end that transaction, nor
 /// reach another database: half a migration could stay in then, or lie where its record is not.
-pub(super) fn run_script(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+pub(super) fn run_script(connection: &Connection, sql: &str) -> Result<(), Failure> {
     connection.authorizer(Some(|context: AuthContext<'_>| match context.action {
         AuthAction::Transaction { .. } | AuthAction::Attach { .. } | AuthAction::Detach { .. } => {
             Authorization::Deny
         }
         _ => Authorization::Allow,
     }))?;
-    let done = connection.execute_batch(sql);
+    let done = run_statements(connection, sql);
     connection.authorizer(None::<fn(AuthContext<'_>) -> Authorization>)?;
     done
+}
+
+/// Runs statement by statement, so that the one which fails can be told.
+fn run_statements(connection: &Connection, sql: &str) -> Result<(), Failure> {
+    let mut batch = Batch::new(connection, sql);
+    let mut rest = sql;
+    for number in 1.. {
+        let at = |text: &str, source| Failure { number, text: text.to_owned(), source };
+        let Some(mut statement) = batch.next().map_err(|source| at(rest, source))? else { break };
+        let text = statement.expanded_sql().unwrap_or_default();
+        rest = rest.split_once(&text).map_or(rest, |(_, after)| after);
+        let mut rows = statement.raw_query();
+        while rows.next().map_err(|source| at(&text, source))?.is_some() {}
+    }
+    Ok(())
+}
+
+/// A statement that failed.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// Its place in the file, from 1.
+    number: usize,
+    /// Its text, and perhaps what follows it.
+    text: String,
+    source: rusqlite::Error,
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(source: rusqlite::Error) -> Self {
+        Self { number: 0, text: String::new(), source }
+    }
 }
 
 /// What was being done, for the errors of one database.
@@ -116,6 +148,16 @@ impl Attempt<'_> {
         StoreError { operation: self.operation, subject: self.subject.clone(), reason, unreachable }
     }
 
+    /// Says which statement of a migration failed, and why.
+    pub(super) fn failed_at(&self, failure: &Failure) -> StoreError {
+        let mut error = self.failed(&failure.source);
+        if failure.number > 0 {
+            let line = first_line(&failure.text);
+            error.reason = format!("statement {}, `{line}`: {}", failure.number, error.reason);
+        }
+        error
+    }
+
     fn busy(&self) -> String {
         let path = self.path.display();
         let waited = self.busy_timeout.as_secs_f64();
@@ -127,6 +169,13 @@ impl Attempt<'_> {
         };
         format!("{path} was locked by another writer for {waited} s; {who}")
     }
+}
+
+/// Returns the first line of a statement that is neither empty nor a comment, cut to what people read.
+fn first_line(statement: &str) -> String {
+    let mut lines = statement.trim_start_matches(';').lines().map(str::trim);
+    let line = lines.find(|line| !line.is_empty() && !line.starts_with("--")).unwrap_or_default();
+    line.chars().take(120).collect()
 }
 
 /// Returns the database's own words, with the place in the statement when it names one.

@@ -5,6 +5,7 @@
 //! delete the rows that refer to it. Reading never creates a database or a table.
 
 mod connection;
+mod consent;
 mod history;
 mod holder;
 mod runner;
@@ -16,9 +17,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mlctl_core::clock::Clock;
 use mlctl_core::item::Item;
-use mlctl_core::ports::{MigrationState, StoreAdmin, StoreError};
+use mlctl_core::ports::{Lease, MigrationState, StoreAdmin, StoreError};
 
 use crate::migration::MigrationSet;
+use consent::{Consent, consent};
 use runner::Runner;
 
 /// How long a writer waits for another one before it gives up.
@@ -74,12 +76,22 @@ impl StoreAdmin for SqliteStore {
         self.with_runner(migration, "read the migrations of", Runner::states).await
     }
 
-    async fn migrate(&self, migration: &Item) -> Result<Vec<u32>, StoreError> {
-        self.with_runner(migration, "migrate", Runner::migrate).await
+    async fn migrate(&self, migration: &Item, lease: &dyn Lease) -> Result<Vec<u32>, StoreError> {
+        let work =
+            |consent: Consent| self.with_runner(migration, "migrate", move |runner| runner.migrate(&consent));
+        consent(lease, work).await
     }
 
-    async fn roll_back(&self, migration: &Item, steps: u32) -> Result<Vec<u32>, StoreError> {
-        self.with_runner(migration, "roll back", move |runner| runner.roll_back(steps)).await
+    async fn roll_back(
+        &self,
+        migration: &Item,
+        steps: u32,
+        lease: &dyn Lease,
+    ) -> Result<Vec<u32>, StoreError> {
+        let work = |consent: Consent| {
+            self.with_runner(migration, "roll back", move |runner| runner.roll_back(steps, &consent))
+        };
+        consent(lease, work).await
     }
 }
 

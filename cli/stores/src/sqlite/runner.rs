@@ -10,6 +10,7 @@ use mlctl_core::ports::{MigrationFile, MigrationState, StoreError};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::connection::{Attempt, open_to_read, open_to_write, run_script};
+use super::consent::Consent;
 use super::history::{self, Record};
 use crate::files::{down_file_name, up_file_name};
 use crate::migration::MigrationSet;
@@ -33,7 +34,7 @@ impl Runner {
     }
 
     /// Applies what is pending; returns the versions applied.
-    pub(super) fn migrate(&self) -> Result<Vec<u32>, StoreError> {
+    pub(super) fn migrate(&self, consent: &Consent) -> Result<Vec<u32>, StoreError> {
         let service = self.attempt(&self.set.service);
         // Without the write lock first: nothing to do must succeed while somebody writes.
         let pending =
@@ -52,13 +53,13 @@ impl Runner {
             let next = history::next_pending(&self.set, &records)
                 .map_err(|reason| after(&applied, service.refused(reason)))?;
             let Some(file) = next else { return Ok(applied) };
-            self.apply(transaction, file).map_err(|error| after(&applied, error))?;
+            self.apply(transaction, file, consent).map_err(|error| after(&applied, error))?;
             applied.push(file.version);
         }
     }
 
     /// Takes back the newest `steps` applied migrations, newest first; returns the versions taken back.
-    pub(super) fn roll_back(&self, steps: u32) -> Result<Vec<u32>, StoreError> {
+    pub(super) fn roll_back(&self, steps: u32, consent: &Consent) -> Result<Vec<u32>, StoreError> {
         let service = self.attempt(&self.set.service);
         // All steps are looked at before the first one acts: half a rollback helps nobody.
         let planned = self.plan_back(&self.records()?, steps).map_err(|reason| service.refused(reason))?;
@@ -75,7 +76,7 @@ impl Runner {
                 let reason = "somebody else changed the history meanwhile: look at it and try again";
                 return Err(after(&taken_back, service.refused(reason)));
             }
-            self.take_back(transaction, file, down).map_err(|error| after(&taken_back, error))?;
+            self.take_back(transaction, file, down, consent).map_err(|error| after(&taken_back, error))?;
             taken_back.push(file.version);
         }
         Ok(taken_back)
@@ -106,12 +107,17 @@ impl Runner {
         back.collect()
     }
 
-    fn apply(&self, transaction: Transaction<'_>, file: &MigrationFile) -> Result<(), StoreError> {
+    fn apply(
+        &self,
+        transaction: Transaction<'_>,
+        file: &MigrationFile,
+        consent: &Consent,
+    ) -> Result<(), StoreError> {
         let attempt = self.attempt_at(&up_file_name(file.version, &file.name));
         self.change(&attempt, &transaction, &file.up)?;
         history::insert(&transaction, &self.set.service, file, self.clock.now())
-            .and_then(|()| transaction.commit())
-            .map_err(|e| attempt.failed(&e))
+            .map_err(|e| attempt.failed(&e))?;
+        commit(transaction, &attempt, consent)
     }
 
     fn take_back(
@@ -119,12 +125,12 @@ impl Runner {
         transaction: Transaction<'_>,
         file: &MigrationFile,
         down: &str,
+        consent: &Consent,
     ) -> Result<(), StoreError> {
         let attempt = self.attempt_at(&down_file_name(file.version, &file.name));
         self.change(&attempt, &transaction, down)?;
-        history::delete(&transaction, &self.set.service, file.version)
-            .and_then(|()| transaction.commit())
-            .map_err(|e| attempt.failed(&e))
+        history::delete(&transaction, &self.set.service, file.version).map_err(|e| attempt.failed(&e))?;
+        commit(transaction, &attempt, consent)
     }
 
     /// Runs statements and looks for rows that refer to nothing since then. An error leaves the transaction to be
@@ -136,7 +142,7 @@ impl Runner {
         sql: &str,
     ) -> Result<(), StoreError> {
         let before = violations(transaction).map_err(|e| attempt.failed(&e))?;
-        run_script(transaction, sql).map_err(|e| attempt.failed(&e))?;
+        run_script(transaction, sql).map_err(|e| attempt.failed_at(&e))?;
         let after = violations(transaction).map_err(|e| attempt.failed(&e))?;
         match after.difference(&before).next() {
             Some((table, _, parent, _)) => Err(attempt.refused(format!(
@@ -166,6 +172,15 @@ impl Runner {
     fn attempt_at(&self, file_name: &str) -> Attempt<'_> {
         self.attempt(&format!("{} {file_name}", self.set.service))
     }
+}
+
+/// Commits what the lease still covers; anything else is rolled back with the transaction.
+///
+/// The database's write lock is held from before the question to after the commit: whoever has the lease by then
+/// waits for that lock, and finds the migration in or not there, never half of it.
+fn commit(transaction: Transaction<'_>, attempt: &Attempt<'_>, consent: &Consent) -> Result<(), StoreError> {
+    consent.ask().map_err(|reason| attempt.refused(reason))?;
+    transaction.commit().map_err(|e| attempt.failed(&e))
 }
 
 fn begin(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {

@@ -21,15 +21,15 @@ impl Local {
                 self.put_static(item, fence).await
             }
             Write::Remove { id } if id.kind == ItemKind::Workload => {
+                // Noted first: whoever carries on a run that ended in between finds the workload there, and removes it.
+                self.note_removed(id, fence).await?;
                 let name = id.name.clone();
-                let applied = self.ask_write(id, Request::Remove { fence, name }).await?;
-                self.note_removed(id)?;
-                Ok(applied)
+                self.ask_write(id, Request::Remove { fence, name }).await
             }
             Write::Remove { id } => {
                 lease::check(&self.client, APPLY, &id.to_string(), fence).await?;
                 // What a secret or store holds stays on disk: it outlives releases. `down --purge` removes the folder.
-                let generation = self.note_removed(id)?;
+                let generation = self.note_removed(id, fence).await?;
                 Ok(Applied { generation })
             }
             Write::Scale { id, replicas } => {
@@ -47,14 +47,12 @@ impl Local {
         lease::check(&self.client, APPLY, &item.id.to_string(), fence).await?;
         artifacts::ensure(&self.layout, item, APPLY).await?;
         let mut spec = LocalWorkload::of(item, APPLY)?.spec;
-        let _lock = self.lock_overrides().await?;
         maintenance::overlay(&mut spec, &self.overrides()?, jiff::Timestamp::now());
         let replicas = replicas.or_else(|| item.replicas.map(|range| range.min)).unwrap_or(1);
+        // Kept first: whoever carries on a run that ended in between finds the old workload, and puts the new one.
+        self.keep_item(&ItemRecord { item: item.clone(), generation: 0, removed: false }, fence).await?;
         let put = Request::Put { fence, digest: item.digest.clone(), spec: Box::new(spec), replicas };
-        let applied = self.ask_write(&item.id, put).await?;
-        let record = ItemRecord { item: item.clone(), generation: applied.generation, removed: false };
-        items::keep(&self.layout, &record)?;
-        Ok(applied)
+        self.ask_write(&item.id, put).await
     }
 
     async fn ask_write(&self, id: &ItemId, request: Request) -> Result<Applied> {
@@ -69,8 +67,10 @@ impl Local {
             ItemKind::Namespace => files::make_folder(self.layout.root())?,
             ItemKind::Secret => {
                 let name = &item.id.name;
-                let fresh = secrets::ensure(&self.layout, name, item, &self.settings.secret_values)?;
-                if let Some(version) = fresh {
+                let fresh = secrets::fresh(&self.layout, name, item, &self.settings.secret_values)?;
+                if let Some(value) = fresh {
+                    let (version, changes) = secrets::next_version(&self.layout, name, &value)?;
+                    lease::keep(&self.client, APPLY, &item.id.to_string(), fence, changes).await?;
                     self.roll_readers(name, version, fence).await?;
                 }
             }
@@ -84,7 +84,8 @@ impl Local {
             return Ok(Applied { generation: known.generation });
         }
         let generation = before.map_or(0, |record| record.generation) + 1;
-        items::keep(&self.layout, &ItemRecord { item: item.clone(), generation, removed: false })?;
+        let record = ItemRecord { item: item.clone(), generation, removed: false };
+        self.keep_item(&record, fence).await?;
         Ok(Applied { generation })
     }
 
@@ -110,12 +111,17 @@ impl Local {
         Ok(())
     }
 
-    fn note_removed(&self, id: &ItemId) -> Result<u64> {
+    async fn keep_item(&self, record: &ItemRecord, fence: Fence) -> Result<()> {
+        let subject = record.item.id.to_string();
+        lease::keep(&self.client, APPLY, &subject, fence, vec![items::kept(record)?]).await
+    }
+
+    async fn note_removed(&self, id: &ItemId, fence: Fence) -> Result<u64> {
         let Some(mut record) = items::find(&self.layout, id)? else { return Ok(0) };
         if !record.removed {
             record.removed = true;
             record.generation += 1;
-            items::keep(&self.layout, &record)?;
+            self.keep_item(&record, fence).await?;
         }
         Ok(record.generation)
     }

@@ -153,8 +153,8 @@ impl Local {
         Ok(())
     }
 
-    /// Removes artifacts that neither a kept release nor a workload refers to.
-    pub(super) fn prune_artifacts(&self, kept: &[&Desired]) -> Result<()> {
+    /// Returns where artifacts are, in the state folder, that neither a kept release nor a workload refers to.
+    pub(super) fn unused_artifacts(&self, kept: &[&Desired]) -> Result<Vec<String>> {
         let live = super::items::all(&self.layout)?;
         let used: Vec<Digest> = kept
             .iter()
@@ -164,14 +164,9 @@ impl Local {
             .filter_map(|item| LocalWorkload::of(item, "prune").ok()?.spec.artifact)
             .map(|artifact| artifact.digest)
             .collect();
-        let folder = self.layout.root().join("artifacts");
-        for name in files::names(&folder)? {
-            if !used.iter().any(|digest| digest.as_str() == name) {
-                let path = folder.join(name);
-                fs::remove_dir_all(&path).map_err(files::failed("remove", &path))?;
-            }
-        }
-        Ok(())
+        let names = files::names(&self.layout.root().join("artifacts"))?;
+        let unused = names.into_iter().filter(|name| !used.iter().any(|digest| digest.as_str() == name));
+        Ok(unused.map(|name| format!("artifacts/{name}")).collect())
     }
 }
 

@@ -4,18 +4,20 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use mlctl_core::local_protocol::{Layout, PROTOCOL, Request, Response};
-use mlctl_core::ports::{ErrorKind, OrchestratorError, Result};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use mlctl_core::local_protocol::{Layout, PROTOCOL, Request, Response, line};
+use mlctl_core::ports::{ErrorKind, Fence, OrchestratorError, Result};
+use tokio::io::{AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::LocalSettings;
-use super::files;
+use super::{files, process};
 
 /// For one answer. A write that stops replicas takes as long as they do and has a limit of its own.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
@@ -25,6 +27,8 @@ const AGENT_WAIT: Duration = Duration::from_secs(10);
 const STOP_WAIT: Duration = Duration::from_secs(120);
 /// How long a client that listens waits for somebody else to bring an agent back.
 const REJOIN_WAIT: Duration = Duration::from_secs(1);
+/// How long a lock may be in the way that somebody only looks at.
+const LOOKED_AT: Duration = Duration::from_millis(200);
 /// Between two looks at a socket that should appear or go.
 const LOOK: Duration = Duration::from_millis(20);
 /// The longest answer: all workloads or events of a machine are far below.
@@ -44,6 +48,8 @@ pub(crate) struct Client {
     runtime: PathBuf,
     exe: PathBuf,
     build: String,
+    /// True once this process ends the agent together with its lease: there is nobody to renew it with.
+    ending: Arc<AtomicBool>,
 }
 
 /// One conversation.
@@ -70,6 +76,7 @@ impl Client {
             runtime: settings.runtime_dir.clone(),
             exe: settings.exe.clone(),
             build: settings.build.clone(),
+            ending: Arc::default(),
         }
     }
 
@@ -118,7 +125,7 @@ impl Client {
                 Ok(conversation) if self.is_ours(&conversation.agent) => return Ok(conversation),
                 Ok(mut conversation) => {
                     // Of another build: it makes way and leaves its replicas to its successor.
-                    let _ = conversation.ask(&Request::Shutdown { stop_replicas: false }).await;
+                    let _ = conversation.ask(&Request::Shutdown { stop_replicas: false, fence: None }).await;
                     self.gone(operation, conversation.agent.pid).await?;
                     continue;
                 }
@@ -172,10 +179,20 @@ impl Client {
     }
 
     /// Ends the agent, with its replicas and the relay.
-    pub(crate) async fn stop(&self, operation: &'static str) -> Result<()> {
+    pub(crate) async fn stop(&self, operation: &'static str, fence: Fence) -> Result<()> {
         let pid = self.converse(operation).await?.agent.pid;
-        self.ask(operation, "the agent", Request::Shutdown { stop_replicas: true }).await?;
-        self.gone(operation, pid).await
+        self.ending.store(true, Ordering::Relaxed);
+        let ended = async {
+            self.ask(operation, "the agent", Request::Shutdown { stop_replicas: true, fence: Some(fence) })
+                .await?;
+            self.gone(operation, pid).await
+        };
+        ended.await.inspect_err(|_| self.ending.store(false, Ordering::Relaxed))
+    }
+
+    /// Says whether the lease has ended with the agent, or is about to.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
     }
 
     fn is_ours(&self, agent: &Hello) -> bool {
@@ -229,8 +246,9 @@ impl Client {
     /// Waits until the agent that was asked to end has ended: its lock is free then, or another's.
     async fn gone(&self, operation: &'static str, pid: u32) -> Result<()> {
         let deadline = Instant::now() + AGENT_WAIT;
-        let process = PathBuf::from(format!("/proc/{pid}"));
-        while self.is_held() && process.exists() {
+        // Another process may get its number while another agent gets its lock: neither is waited for.
+        let asked = process::started(pid);
+        while asked.is_some() && process::started(pid) == asked && self.is_held() {
             if Instant::now() >= deadline {
                 let reason = format!("it was asked to end and does not; its log is {}", self.log());
                 return Err(OrchestratorError::new(ErrorKind::Timeout, operation, "the agent", reason));
@@ -238,6 +256,24 @@ impl Client {
             sleep(LOOK).await;
         }
         Ok(())
+    }
+
+    /// Keeps every agent out of the folder for as long as the returned file lives.
+    pub(crate) async fn keep_out(&self, operation: &'static str) -> Result<std::fs::File> {
+        let path = self.layout.agent_lock();
+        let lock =
+            std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let lock = lock.map_err(files::failed(operation, &path))?;
+        let deadline = Instant::now() + LOOKED_AT;
+        while lock.try_lock().is_err() {
+            if Instant::now() >= deadline {
+                let reason = "another agent has just started there: somebody else is at work";
+                let subject = path.display().to_string();
+                return Err(OrchestratorError::new(ErrorKind::Conflict, operation, subject, reason));
+            }
+            sleep(LOOK).await;
+        }
+        Ok(lock)
     }
 
     fn is_held(&self) -> bool {
@@ -280,23 +316,14 @@ impl Conversation {
 
     /// Asks without waiting for the answer.
     pub(crate) async fn send(&mut self, request: &Request) -> std::io::Result<()> {
-        let mut line = serde_json::to_vec(request)?;
-        line.push(b'\n');
-        self.writing.write_all(&line).await
+        self.writing.write_all(&line::encode(request)?).await
     }
 
     /// Returns the next answer.
     pub(crate) async fn next(&mut self) -> std::io::Result<Response> {
-        let mut line = String::new();
-        let read = (&mut self.reading).take(ANSWER_BYTES).read_line(&mut line).await?;
-        if !line.ends_with('\n') {
-            let (kind, reason) = if read as u64 >= ANSWER_BYTES {
-                (std::io::ErrorKind::InvalidData, "its answer has no end")
-            } else {
-                (std::io::ErrorKind::UnexpectedEof, "it has closed the connection")
-            };
-            return Err(std::io::Error::new(kind, reason));
-        }
-        Ok(serde_json::from_str(&line)?)
+        let closed =
+            || std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "it has closed the connection");
+        let answer = line::read(&mut self.reading, ANSWER_BYTES).await?.ok_or_else(closed)?;
+        Ok(serde_json::from_str(&answer)?)
     }
 }

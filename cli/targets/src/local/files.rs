@@ -1,10 +1,11 @@
 //! Files of the state folder: whole or not there, closed to others, errors in the words of a target.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind as Io, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind as Io};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
+use mlctl_core::local_protocol::StateChange;
 use mlctl_core::ports::{ErrorKind, OrchestratorError, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -27,34 +28,16 @@ pub(crate) fn make_folder(path: &Path) -> Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("create", path))
 }
 
-/// Writes a file and its folder; durable when this returns.
-pub(crate) fn write(path: &Path, content: &[u8]) -> Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    make_folder(folder)?;
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)
-        .map_err(failed("write", path))?;
-    file.write_all(content).and_then(|()| file.sync_all()).map_err(failed("write", path))?;
-    fs::rename(&temporary, path).map_err(failed("write", path))?;
-    sync(folder).map_err(failed("write", path))
-}
-
 /// Makes what a file holds, or which names a folder has, last beyond a loss of power.
 pub(crate) fn sync(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Writes a value as JSON.
-pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
-    let text = serde_json::to_vec_pretty(value).map_err(|e| failed("write", path)(e.into()))?;
-    write(path, &text)
+/// Returns the change that writes a value as JSON to a path in the state folder.
+pub(crate) fn change<T: Serialize>(path: &str, value: &T) -> Result<StateChange> {
+    let content =
+        serde_json::to_string_pretty(value).map_err(|e| failed("write", Path::new(path))(e.into()))?;
+    Ok(StateChange::Write { path: path.to_owned(), content })
 }
 
 /// Reads a JSON file; none when it is not there.

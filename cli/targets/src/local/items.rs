@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use mlctl_core::item::{Item, ItemId, ItemKind};
-use mlctl_core::local_protocol::{Layout, WorkloadSpec};
+use mlctl_core::local_protocol::{Layout, StateChange, WorkloadSpec};
 use mlctl_core::ports::{ErrorKind, OrchestratorError, Result};
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,7 @@ use super::files;
 pub(super) struct ItemRecord {
     /// As it was written.
     pub(super) item: Item,
-    /// Counts the writes; of a workload, the agent's count.
+    /// Counts the writes; those of a workload are counted by the agent.
     pub(super) generation: u64,
     /// True once it was removed: the count goes on when it comes back.
     #[serde(default)]
@@ -50,7 +50,11 @@ fn folder(layout: &Layout) -> PathBuf {
 }
 
 fn path(layout: &Layout, id: &ItemId) -> PathBuf {
-    folder(layout).join(id.kind.word()).join(format!("{}.json", id.name))
+    layout.root().join(relative(id))
+}
+
+fn relative(id: &ItemId) -> String {
+    format!("items/{}/{}.json", id.kind.word(), id.name)
 }
 
 /// Returns an item as last written, removed ones too.
@@ -58,9 +62,9 @@ pub(super) fn find(layout: &Layout, id: &ItemId) -> Result<Option<ItemRecord>> {
     files::read_json(&path(layout, id))
 }
 
-/// Keeps an item.
-pub(super) fn keep(layout: &Layout, record: &ItemRecord) -> Result<()> {
-    files::write_json(&path(layout, &record.item.id), record)
+/// Returns the change that keeps an item.
+pub(super) fn kept(record: &ItemRecord) -> Result<StateChange> {
+    files::change(&relative(&record.item.id), record)
 }
 
 /// Returns all items that were not removed.

@@ -1,10 +1,17 @@
-//! The lease, kept by the agent.
+//! The lease and the line before it, kept by the agent.
 
 use async_trait::async_trait;
-use mlctl_core::local_protocol::{Request, Response};
-use mlctl_core::ports::{ErrorKind, Fence, Lease, LockHolder, LockRequest, OrchestratorError, Result};
+use mlctl_core::local_protocol::{Request, Response, StateChange};
+use mlctl_core::ports::{
+    ErrorKind, Fence, Lease, LockLine, LockRequest, LockState, OrchestratorError, Result, Turn,
+};
+use mlctl_core::release::Operator;
 
-use super::Client;
+use super::{Client, Local};
+
+/// What all this is about, for messages.
+const LOCK: &str = "lock";
+const TARGET: &str = "the target";
 
 struct LocalLease {
     client: Client,
@@ -13,44 +20,36 @@ struct LocalLease {
 
 /// Takes the lease.
 pub(super) async fn take(client: &Client, request: &LockRequest) -> Result<Box<dyn Lease>> {
-    match client.ask("lock", "the target", Request::Lock { lock: request.clone() }).await? {
-        Response::Locked { holder } => {
-            Ok(Box::new(LocalLease { client: client.clone(), fence: holder.fence }))
-        }
-        other => Err(unexpected("lock", &other)),
+    match client.ask(LOCK, TARGET, Request::Lock { lock: request.clone() }).await? {
+        Response::Locked { holder } => Ok(held(client, holder.fence)),
+        other => Err(unexpected(LOCK, &other)),
     }
 }
 
-/// Tells who holds the lease; an agent is not started only to say that nobody does.
-pub(super) async fn holder(client: &Client) -> Result<Option<LockHolder>> {
-    if !client.has_state().await {
-        return Ok(None);
-    }
-    match client.ask("lock", "the target", Request::LockHolder).await? {
-        Response::Holder { holder } => Ok(holder),
-        other => Err(unexpected("lock", &other)),
-    }
+fn held(client: &Client, fence: Fence) -> Box<dyn Lease> {
+    Box::new(LocalLease { client: client.clone(), fence })
 }
 
-/// Refuses a write whose fence is not that of the lease.
+/// Changes files of the state folder behind the fence.
+pub(super) async fn keep(
+    client: &Client,
+    operation: &'static str,
+    subject: &str,
+    fence: Fence,
+    changes: Vec<StateChange>,
+) -> Result<()> {
+    client.ask(operation, subject, Request::Keep { fence, changes }).await.map(drop)
+}
+
+/// Refuses a write whose fence is not that of the lease. Only what comes after it in the agent itself is safe from
+/// a lease that is lost in between; this spares the work of a write that is going to be refused.
 pub(super) async fn check(
     client: &Client,
     operation: &'static str,
     subject: &str,
     fence: Fence,
 ) -> Result<()> {
-    match holder(client).await? {
-        Some(holder) if holder.fence == fence => Ok(()),
-        present => {
-            let reason = present.map_or_else(
-                || format!("nobody holds the lease, so fence {} is no longer valid", fence.0),
-                |holder| {
-                    format!("{} by {} holds the lease now", holder.request.operation, holder.request.operator)
-                },
-            );
-            Err(OrchestratorError::new(ErrorKind::LeaseLost, operation, subject, reason))
-        }
-    }
+    keep(client, operation, subject, fence, Vec::new()).await
 }
 
 /// An answer that is not one to the question: agent and client disagree about the protocol.
@@ -66,10 +65,56 @@ impl Lease for LocalLease {
     }
 
     async fn renew(&self) -> Result<()> {
-        self.client.ask("renew", "the lease", Request::Renew { fence: self.fence }).await.map(drop)
+        if self.client.is_ending() {
+            return Ok(());
+        }
+        let renew = Request::Renew { fence: self.fence, run: None };
+        self.client.ask("renew", "the lock", renew).await.map(drop)
+    }
+
+    async fn belongs_to(&self, run: &str) -> Result<()> {
+        let renew = Request::Renew { fence: self.fence, run: Some(run.to_owned()) };
+        self.client.ask("renew", "the lock", renew).await.map(drop)
     }
 
     async fn release(&self) -> Result<()> {
-        self.client.ask("release", "the lease", Request::Unlock { fence: self.fence }).await.map(drop)
+        if self.client.is_ending() {
+            return Ok(());
+        }
+        self.client.ask("release", "the lock", Request::Unlock { fence: self.fence }).await.map(drop)
+    }
+}
+
+#[async_trait]
+impl LockLine for Local {
+    async fn stand_in_line(&self, request: &LockRequest) -> Result<Turn> {
+        match self.client.ask(LOCK, TARGET, Request::StandInLine { lock: request.clone() }).await? {
+            Response::Locked { holder } => Ok(Turn::Ours(held(&self.client, holder.fence))),
+            Response::Line { state } => Ok(Turn::Waits(state)),
+            other => Err(unexpected(LOCK, &other)),
+        }
+    }
+
+    async fn leave_line(&self, request: &LockRequest) -> Result<()> {
+        if !self.client.has_state().await {
+            return Ok(());
+        }
+        self.client.ask("leave", "the line", Request::LeaveLine { lock: request.clone() }).await.map(drop)
+    }
+
+    /// An agent is not started only to say that nobody holds it.
+    async fn lock_state(&self) -> Result<LockState> {
+        if !self.client.has_state().await {
+            return Ok(LockState::default());
+        }
+        match self.client.ask(LOCK, TARGET, Request::LockState).await? {
+            Response::Line { state } => Ok(state),
+            other => Err(unexpected(LOCK, &other)),
+        }
+    }
+
+    async fn break_lock(&self, fence: Fence, by: &Operator, force: bool) -> Result<()> {
+        let request = Request::BreakLock { fence, by: by.clone(), force };
+        self.client.ask("release", "the lock", request).await.map(drop)
     }
 }

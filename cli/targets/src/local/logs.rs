@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use jiff::Timestamp;
 use mlctl_core::local_protocol::{LOG_FILES, Layout, split_log_line};
 use mlctl_core::ports::{LogLine, LogQuery, Result};
 use serde::Deserialize;
@@ -55,12 +56,12 @@ pub(super) fn stream(layout: &Layout, query: &LogQuery) -> Result<BoxStream<'sta
     for (name, folder) in replicas(layout, &query.service, query.previous)? {
         // Opened before the past is read to the same place: no line is lost or told twice in between.
         let mut tail = Tail::open(&folder);
-        past.extend(read_past(&folder, &name, query, tail.as_mut())?);
+        past.extend(in_own_order(read_past(&folder, &name, query, tail.as_mut())?));
         tails.extend(tail.map(|tail| (name, tail)));
     }
     // Stable: lines without a time stay behind the line they followed.
-    past.sort_by_key(|line| line.at);
-    let past = futures::stream::iter(past.into_iter().map(Ok));
+    past.sort_by_key(|(at, _)| *at);
+    let past = futures::stream::iter(past.into_iter().map(|(_, line)| Ok(line)));
     if !query.follow {
         return Ok(past.boxed());
     }
@@ -68,6 +69,15 @@ pub(super) fn stream(layout: &Layout, query: &LogQuery) -> Result<BoxStream<'sta
     tokio::spawn(follow(layout.clone(), query.service.clone(), tails, tell));
     let coming = futures::stream::unfold(read, async |mut read| Some((read.recv().await?, read)));
     Ok(past.chain(coming).boxed())
+}
+
+/// Returns each line with the time to sort it by: never before the line that it followed, whatever the wall clock did.
+fn in_own_order(lines: Vec<LogLine>) -> impl Iterator<Item = (Option<Timestamp>, LogLine)> {
+    let mut latest = None;
+    lines.into_iter().map(move |line| {
+        latest = latest.max(line.at);
+        (latest, line)
+    })
 }
 
 fn line(service: &str, replica: &str, text: &str) -> LogLine {
@@ -96,6 +106,7 @@ fn read_past(
             }
         };
         let mut older: Vec<LogLine> = text.lines().map(|text| line(&query.service, name, text)).collect();
+        older.retain(|line| query.until.is_none_or(|until| line.at.is_none_or(|at| at <= until)));
         let reached =
             older.first().is_some_and(|first| query.since.is_some_and(|since| first.at < Some(since)));
         older.append(&mut lines);
@@ -233,8 +244,20 @@ mod tests {
         );
         assert_eq!(texts(&layout, LogQuery { tail: Some(1), ..query() }).await, told(&[6, 7]));
         assert_eq!(texts(&layout, LogQuery { tail: Some(3), ..query() }).await, told(&[2, 3, 5, 6, 7]));
+        let until = LogQuery { until: Some(stamp(5).parse().unwrap()), tail: Some(1), ..query() };
+        assert_eq!(texts(&layout, until).await, told(&[2, 5]), "the last before that moment");
         let since = stamp(5).parse().unwrap();
         assert_eq!(texts(&layout, LogQuery { since: Some(since), ..query() }).await, told(&[5, 6, 7]));
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_was_set_back_leaves_each_replica_its_own_order() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::new(root.path());
+        replica(root.path(), "api-a", "run", &[("log", &written(&[3, 9, 4]))]);
+        replica(root.path(), "api-b", "run", &[("log", &written(&[5]))]);
+        let query = LogQuery { service: "api".to_owned(), ..LogQuery::default() };
+        assert_eq!(texts(&layout, query).await, ["line 3", "line 5", "line 9", "line 4"]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,8 +1,9 @@
 //! The embedded target: service processes of this machine under mlctl's own agent.
 //!
-//! The agent owns workloads, replicas, the relay and the lease. This side keeps everything else as files of the same
-//! state folder: items as last written (`items`), releases, overrides, secrets, artifacts, journals. A write checks
-//! the lease with the agent first. Nothing here touches a state folder before the first write, and reading an empty
+//! The agent owns workloads, replicas, the relay and the lease. What this side keeps beside them in the same state
+//! folder (items as last written, releases, overrides, secrets) the agent writes for it, behind the fence. Artifacts,
+//! journals and the folders of both are written here: artifacts under their digest, which nothing refers to before the
+//! agent was told; journals under the rule of their records, that one process at a time carries a run on. Nothing here touches a state folder before the first write, and reading an empty
 //! one starts no agent.
 
 mod apply;
@@ -18,6 +19,7 @@ mod maintenance;
 mod observe;
 mod overrides;
 mod preview;
+mod process;
 mod releases;
 mod resolve;
 mod routes;
@@ -25,7 +27,7 @@ mod secrets;
 mod watch;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -34,8 +36,8 @@ use mlctl_core::item::{Desired, Item, ItemId};
 use mlctl_core::local_protocol::Layout;
 use mlctl_core::plan::Difference;
 use mlctl_core::ports::{
-    Applied, Fence, Lease, LockHolder, LockRequest, Observation, Orchestrator, OrchestratorError,
-    ReleaseInput, Result, Write,
+    Applied, Fence, Lease, LockRequest, Observation, Orchestrator, OrchestratorError, ReleaseInput, Result,
+    Write,
 };
 use mlctl_core::secret::Secret;
 use mlctl_core::snapshot::Snapshot;
@@ -97,30 +99,58 @@ pub async fn connect(settings: LocalSettings) -> Result<Local> {
     })
 }
 
-/// Ends the agent of a target with every replica and the relay. What was applied stays on disk.
-///
-/// # Errors
-/// The agent does not answer.
-pub async fn stop(settings: &LocalSettings) -> Result<()> {
-    let local = connect(settings.clone()).await?;
-    local.stop().await
-}
-
 impl Local {
-    /// Ends the agent with every replica and the relay; fine when there is none.
+    /// Ends the agent with every replica and the relay; the lease ends with them. What was applied stays on disk.
     ///
     /// # Errors
-    /// The agent does not answer, or does not end.
-    pub async fn stop(&self) -> Result<()> {
-        if self.client.is_running().await {
-            self.client.stop("stop").await?;
+    /// The agent does not answer, does not end, or the lease is lost.
+    pub async fn stop(&self, fence: Fence) -> Result<()> {
+        self.client.stop("stop", fence).await
+    }
+
+    /// Says whether an agent answers now.
+    pub async fn is_running(&self) -> bool {
+        self.client.is_running().await
+    }
+
+    /// Removes everything the target keeps; no agent can begin in the folder meanwhile.
+    ///
+    /// # Errors
+    /// Another agent has begun there, or a file that cannot be removed.
+    pub async fn purge(&self) -> Result<()> {
+        let root = self.layout.root().to_owned();
+        if !root.exists() {
+            return Ok(());
         }
-        Ok(())
+        let _lock = self.client.keep_out("remove").await?;
+        let removed = artifacts::blocking({
+            let root = root.clone();
+            move || remove_aside(&root)
+        });
+        removed.await.map_err(files::failed("remove", &root))
     }
 
     fn note_write(&self) {
         self.written.send_modify(|count| *count += 1);
     }
+}
+
+/// Removes a folder under another name: the lock vanishes with it, and whoever begins in a folder of its name then must
+/// not lose files to us.
+fn remove_aside(root: &Path) -> std::io::Result<()> {
+    let (Some(parent), Some(name)) = (root.parent(), root.file_name()) else {
+        return std::fs::remove_dir_all(root);
+    };
+    let prefix = format!("{}.removed-", name.to_string_lossy());
+    let aside = parent.join(format!("{prefix}{}", std::process::id()));
+    // What others that were killed meanwhile have left, secrets among it; one of our own number too.
+    for entry in std::fs::read_dir(parent)?.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+    std::fs::rename(root, &aside)?;
+    std::fs::remove_dir_all(&aside)
 }
 
 #[async_trait]
@@ -149,9 +179,5 @@ impl Orchestrator for Local {
 
     async fn lock(&self, request: &LockRequest) -> Result<Box<dyn Lease>> {
         lease::take(&self.client, request).await
-    }
-
-    async fn lock_holder(&self) -> Result<Option<LockHolder>> {
-        lease::holder(&self.client).await
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use async_trait::async_trait;
+use mlctl_core::local_protocol::StateChange;
 use mlctl_core::ports::{ErrorKind, Fence, OrchestratorError, ReleaseStore, Result};
 use mlctl_core::release::{Release, ReleaseHead, ReleaseState};
 use serde::{Deserialize, Serialize};
@@ -24,15 +25,14 @@ impl Local {
     }
 
     fn release_file(&self, number: u32) -> PathBuf {
-        self.releases().join(format!("{number}.json"))
-    }
-
-    fn ledger_file(&self) -> PathBuf {
-        self.layout.root().join("head.json")
+        self.layout.root().join(relative(number))
     }
 
     fn ledger(&self) -> Result<Ledger> {
-        Ok(files::read_json(&self.ledger_file())?.unwrap_or_default())
+        let mut ledger: Ledger = files::read_json(&self.layout.root().join(LEDGER))?.unwrap_or_default();
+        // Killed between a record and the ledger, a process leaves the record alone; its number is given all the same.
+        ledger.highest = ledger.highest.max(self.numbers()?.last().copied().unwrap_or_default());
+        Ok(ledger)
     }
 
     fn release(&self, number: u32, operation: &'static str) -> Result<Release> {
@@ -58,9 +58,28 @@ impl Local {
         }
     }
 
-    async fn check_fence(&self, operation: &'static str, number: u32, fence: Fence) -> Result<()> {
-        lease::check(&self.client, operation, &format!("release {number}"), fence).await
+    /// Changes what is kept, behind the fence. What the changes were made from was read before: as long as the fence
+    /// holds, nobody else has changed it.
+    async fn keep_releases(
+        &self,
+        operation: &'static str,
+        subject: &str,
+        fence: Fence,
+        changes: Vec<StateChange>,
+    ) -> Result<()> {
+        lease::keep(&self.client, operation, subject, fence, changes).await
     }
+}
+
+/// The ledger's file, in the state folder.
+const LEDGER: &str = "head.json";
+
+fn relative(number: u32) -> String {
+    format!("releases/{number}.json")
+}
+
+fn subject(number: u32) -> String {
+    format!("release {number}")
 }
 
 #[async_trait]
@@ -71,31 +90,33 @@ impl ReleaseStore for Local {
 
     async fn create(&self, release: &Release, fence: Fence) -> Result<()> {
         let operation = "create";
-        self.check_fence(operation, release.number, fence).await?;
+        // Whoever lost the lease learns that, and not that its number was given to another.
+        self.keep_releases(operation, &subject(release.number), fence, Vec::new()).await?;
         let mut ledger = self.ledger()?;
         if release.number <= ledger.highest {
             let reason = format!("that number was given before; the next one is {}", ledger.highest + 1);
-            let subject = format!("release {}", release.number);
+            let subject = subject(release.number);
             return Err(OrchestratorError::new(ErrorKind::Conflict, operation, subject, reason));
         }
         ledger.highest = release.number;
-        // The record first: killed between the two, the same run writes the same record again.
-        files::write_json(&self.release_file(release.number), release)?;
-        files::write_json(&self.ledger_file(), &ledger)
+        // The record first: killed between the two, the same run finds it, and no other is given its number.
+        let record = files::change(&relative(release.number), release)?;
+        let changes = vec![record, files::change(LEDGER, &ledger)?];
+        self.keep_releases(operation, &subject(release.number), fence, changes).await
     }
 
     async fn mark(&self, number: u32, state: ReleaseState, note: Option<String>, fence: Fence) -> Result<()> {
-        self.check_fence("mark", number, fence).await?;
         let mut release = self.release(number, "mark")?;
         (release.state, release.note) = (state, note);
-        files::write_json(&self.release_file(number), &release)
+        let change = files::change(&relative(number), &release)?;
+        self.keep_releases("mark", &subject(number), fence, vec![change]).await
     }
 
     async fn set_head(&self, number: u32, fence: Fence) -> Result<()> {
-        self.check_fence("make head of", number, fence).await?;
         self.release(number, "make head of")?;
         let ledger = Ledger { head: Some(number), ..self.ledger()? };
-        files::write_json(&self.ledger_file(), &ledger)
+        let change = files::change(LEDGER, &ledger)?;
+        self.keep_releases("make head of", &subject(number), fence, vec![change]).await
     }
 
     async fn next_number(&self) -> Result<u32> {
@@ -103,7 +124,6 @@ impl ReleaseStore for Local {
     }
 
     async fn prune(&self, keep: usize, fence: Fence) -> Result<Vec<u32>> {
-        self.check_fence("forget", 0, fence).await?;
         let all = ReleaseStore::list(self).await?;
         let head = self.ledger()?.head;
         let verified = all.iter().rev().find(|r| r.state == ReleaseState::Verified).map(|r| r.number);
@@ -113,11 +133,11 @@ impl ReleaseStore for Local {
         };
         let (kept, gone): (Vec<_>, Vec<_>) =
             all.iter().enumerate().partition(|(index, release)| stays(*index, release));
-        for (_, release) in &gone {
-            files::remove(&self.release_file(release.number))?;
-        }
+        let forgotten = gone.iter().map(|(_, release)| relative(release.number));
         let kept: Vec<_> = kept.into_iter().map(|(_, release)| &release.desired).collect();
-        self.prune_artifacts(&kept)?;
+        let unused = self.unused_artifacts(&kept)?;
+        let changes = forgotten.chain(unused).map(|path| StateChange::Remove { path }).collect();
+        self.keep_releases("forget", "releases", fence, changes).await?;
         Ok(gone.into_iter().map(|(_, release)| release.number).collect())
     }
 }

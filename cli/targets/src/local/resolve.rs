@@ -135,7 +135,14 @@ fn workload(system: &System, name: &str, service: &Service, input: &ReleaseInput
         needs,
         digest,
         replicas: Some(ReplicaRange { min: service.replicas.min, max: service.replicas.max }),
-        progress_deadline_ms: Some(service.update.progress_deadline.as_millis()),
+        // What the agent waits by itself, so that both come to one verdict.
+        progress_deadline_ms: Some(
+            payload
+                .spec
+                .update
+                .progress_deadline_ms
+                .max(payload.spec.health.budget_ms() + payload.spec.update.min_ready_ms),
+        ),
         payload: to_value(&payload),
     })
 }

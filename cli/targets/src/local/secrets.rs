@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
@@ -10,7 +9,7 @@ use aws_lc_rs::signature::Ed25519KeyPair;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use mlctl_core::item::Item;
-use mlctl_core::local_protocol::Layout;
+use mlctl_core::local_protocol::{Layout, StateChange};
 use mlctl_core::ports::{ErrorKind, OrchestratorError, Result};
 use mlctl_core::secret::Secret;
 use mlctl_core::system::Generate;
@@ -26,14 +25,14 @@ pub(super) struct SecretPlan {
     pub(super) env: Option<String>,
 }
 
-/// Makes sure that a secret has a value: the one given from outside, else the one it has, else a fresh one. Returns
-/// the version when it is a new one.
-pub(super) fn ensure(
+/// Returns the value that a secret is to have from now on: the one given from outside, else a fresh one where it has
+/// none. None when it has the right one.
+pub(super) fn fresh(
     layout: &Layout,
     name: &str,
     item: &Item,
     given: &BTreeMap<String, Secret>,
-) -> Result<Option<u32>> {
+) -> Result<Option<Secret>> {
     let refused = |kind, reason: String| OrchestratorError::new(kind, "apply", item.id.to_string(), reason);
     let plan = SecretPlan::deserialize(&item.payload).map_err(|e| {
         refused(ErrorKind::Invalid, format!("it was not made by this target ({e}): deploy again"))
@@ -41,7 +40,7 @@ pub(super) fn ensure(
     let current = read(layout, name)?;
     match (given.get(name), &current) {
         (Some(value), Some(known)) if value == known => Ok(None),
-        (Some(value), _) => add_version(layout, name, value).map(Some),
+        (Some(value), _) => Ok(Some(value.clone())),
         (None, Some(_)) => Ok(None),
         (None, None) => {
             let made = make(plan.generate).map_err(|reason| refused(ErrorKind::Unavailable, reason))?;
@@ -52,7 +51,7 @@ pub(super) fn ensure(
                 );
                 refused(ErrorKind::Invalid, format!("it has no value and none is made for it: {how}"))
             })?;
-            add_version(layout, name, &value).map(Some)
+            Ok(Some(value))
         }
     }
 }
@@ -67,20 +66,18 @@ pub(super) fn read(layout: &Layout, name: &str) -> Result<Option<Secret>> {
     }
 }
 
-/// Writes a value as the next version and makes it the one in use; older versions stay.
-fn add_version(layout: &Layout, name: &str, value: &Secret) -> Result<u32> {
+/// Returns the number of a value's version, which is the next one, and the changes that write it and make it the one
+/// in use; older versions stay.
+pub(super) fn next_version(layout: &Layout, name: &str, value: &Secret) -> Result<(u32, Vec<StateChange>)> {
     let folder = layout.secret(name);
     let last = files::names(&folder)?.iter().filter_map(|n| n.parse::<u32>().ok()).max().unwrap_or_default();
     let version = last + 1;
-    let name = version.to_string();
-    files::write(&folder.join(&name), value.expose().as_bytes())?;
-    let link = folder.join("current.new");
-    files::remove(&link)?;
-    std::os::unix::fs::symlink(Path::new(&name), &link).map_err(files::failed("write", &link))?;
-    fs::rename(&link, folder.join("current"))
-        .and_then(|()| files::sync(&folder))
-        .map_err(files::failed("write", &link))?;
-    Ok(version)
+    let path = |file: &str| format!("secrets/{name}/{file}");
+    let changes = vec![
+        StateChange::Write { path: path(&version.to_string()), content: value.expose().to_owned() },
+        StateChange::Link { path: path("current"), to: version.to_string() },
+    ];
+    Ok((version, changes))
 }
 
 /// Makes a value; none for secrets that somebody has to give.
@@ -120,7 +117,7 @@ fn pem(document: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
 
     use mlctl_core::item::{Digest, ItemId, ItemKind, Tier};
 
@@ -144,7 +141,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::new(folder.path());
         let ensure = |given: &BTreeMap<String, Secret>| {
-            ensure(&layout, "key", &item(Generate::Token, None), given).unwrap();
+            if let Some(value) = fresh(&layout, "key", &item(Generate::Token, None), given).unwrap() {
+                let (_, changes) = next_version(&layout, "key", &value).unwrap();
+                carry_out(folder.path(), &changes);
+            }
             read(&layout, "key").unwrap().unwrap()
         };
         let made = ensure(&BTreeMap::new());
@@ -155,8 +155,20 @@ mod tests {
         assert_eq!(ensure(&given).expose(), "mine");
         assert_eq!(ensure(&BTreeMap::new()).expose(), "mine");
         assert_eq!(files::names(&layout.secret("key")).unwrap(), ["1", "2", "current"]);
-        let mode = fs::metadata(layout.secret("key").join("1")).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    /// Does what the agent does.
+    fn carry_out(root: &Path, changes: &[StateChange]) {
+        for change in changes {
+            let path = root.join(change.path());
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let _ = fs::remove_file(&path);
+            match change {
+                StateChange::Write { content, .. } => fs::write(path, content).unwrap(),
+                StateChange::Link { to, .. } => std::os::unix::fs::symlink(to, path).unwrap(),
+                StateChange::Remove { .. } => {}
+            }
+        }
     }
 
     #[test]
@@ -177,7 +189,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::new(folder.path());
         let error =
-            ensure(&layout, "key", &item(Generate::None, Some("MY_KEY")), &BTreeMap::new()).unwrap_err();
+            fresh(&layout, "key", &item(Generate::None, Some("MY_KEY")), &BTreeMap::new()).unwrap_err();
         assert!(error.to_string().ends_with("set MY_KEY in the environment of mlctl"), "{error}");
     }
 }

@@ -9,10 +9,10 @@ use libtest_mimic::Trial;
 use mlctl_core::item::{Desired, ItemId, ItemKind};
 use mlctl_core::overrides::{Override, OverrideKind};
 use mlctl_core::ports::{
-    Artifact, Builder as _, ErrorKind, Fence, Inspector as _, LockRequest, LogQuery, Orchestrator as _,
-    OverrideStore, ProbeRequest, ReleaseInput, RunMirror, Through, Write,
+    Artifact, Builder as _, ErrorKind, Fence, Inspector as _, LockLine as _, LockRequest, LogQuery,
+    Orchestrator as _, OverrideStore, ProbeRequest, ReleaseInput, ReleaseStore, RunMirror, Through, Write,
 };
-use mlctl_core::release::Operator;
+use mlctl_core::release::{Operator, Release, ReleaseState};
 use mlctl_core::secret::Secret;
 use mlctl_core::status::Condition;
 use mlctl_core::system::{System, SystemFile};
@@ -31,6 +31,8 @@ pub fn trials() -> Vec<Trial> {
         trial("a_folder_that_an_ending_agent_still_holds_is_waited_for", held),
         trial("reading_an_empty_target_starts_nothing", reading),
         trial("journals_are_mirrored", journals),
+        trial("a_purge_takes_nothing_from_an_agent_and_leaves_nothing", purged),
+        trial("a_number_is_given_once_although_a_kill_cut_its_release_off", numbers),
     ]
 }
 
@@ -102,12 +104,30 @@ impl Drop for World {
         let settings = self.settings("test");
         let stopped = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(mlctl_targets::local::stop(&settings))
+            runtime.block_on(stop(settings))
         });
         if let Err(error) = stopped.join().unwrap() {
             assert!(std::thread::panicking(), "{error}");
         }
     }
+}
+
+/// Ends the agent with its replicas, whoever has the lease or waits for it.
+async fn stop(settings: LocalSettings) -> mlctl_core::ports::Result<()> {
+    let local = connect(settings).await?;
+    if !local.is_running().await {
+        return Ok(());
+    }
+    let state = local.lock_state().await?;
+    for waiter in &state.line {
+        local.leave_line(&waiter.request).await?;
+    }
+    let request = lock_request();
+    if let Some(holder) = &state.holder {
+        local.break_lock(holder.fence, &request.operator, true).await?;
+    }
+    let lease = local.lock(&request).await?;
+    local.stop(lease.fence()).await
 }
 
 fn lock_request() -> LockRequest {
@@ -268,18 +288,18 @@ async fn maintenance() {
         until: None,
         kind,
     };
-    local.put(&entry).await.unwrap();
+    local.put(&entry, lease.fence()).await.unwrap();
     assert_eq!(table()["maintenance"]["message"], "Back soon");
     // A release in between carries it along.
     deploy(&local, &desired, lease.fence()).await;
     assert_eq!(table()["maintenance"]["retry_after_seconds"], 60);
     assert_eq!(local.observe().await.unwrap().overrides, std::slice::from_ref(&entry));
-    assert!(local.end("maintenance").await.unwrap());
-    assert!(!local.end("maintenance").await.unwrap());
+    assert!(local.end("maintenance", lease.fence()).await.unwrap());
+    assert!(!local.end("maintenance", lease.fence()).await.unwrap());
     assert!(table()["maintenance"].is_null());
     // One with an end is over by itself, while nobody asks for anything.
     let until = Some(jiff::Timestamp::now() + Duration::from_millis(800));
-    local.put(&Override { until, ..entry.clone() }).await.unwrap();
+    local.put(&Override { until, ..entry.clone() }, lease.fence()).await.unwrap();
     assert_eq!(table()["maintenance"]["message"], "Back soon");
     let over = async {
         while !table()["maintenance"].is_null() {
@@ -337,8 +357,7 @@ async fn reading() {
     assert!(local.events(None).await.unwrap().is_empty());
     assert!(local.replicas(None).await.unwrap().is_empty());
     assert_eq!(OverrideStore::list(&local).await.unwrap(), []);
-    local.stop().await.unwrap();
-    assert!(!world.state().exists());
+    assert!(!local.is_running().await && !world.state().exists());
     let item = ItemId::new(ItemKind::Store, "db");
     let error = local.apply(&Write::Scale { id: item, replicas: 1 }, Fence(1)).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unsupported);
@@ -353,12 +372,78 @@ async fn journals() {
     assert_eq!(RunMirror::list(&local).await.unwrap(), ["01A", "01B"]);
     assert_eq!(local.read("01B").await.unwrap().as_deref(), Some("one\nthree\n"));
     assert_eq!(local.read("01C").await.unwrap(), None);
-    for number in 0..1_010 {
-        std::fs::write(world.state().join(format!("journals/00{number:04}.jsonl")), "old\n").unwrap();
+    // What a kill and a bad disk leave: the tail goes on request, what is no text is still read.
+    let path = world.state().join("journals/01B.jsonl");
+    std::fs::write(&path, b"one\n\xff\xfe\n{\"to").unwrap();
+    assert_eq!(local.read("01B").await.unwrap().as_deref(), Some("one\n\u{fffd}\u{fffd}\n{\"to"));
+    local.trim("01B").await.unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"one\n\xff\xfe\n");
+    local.trim("01C").await.unwrap();
+    for run in ["01B", "01B", "01C"] {
+        local.remove(run).await.unwrap();
     }
-    local.append("01D", "new").await.unwrap();
-    let kept = RunMirror::list(&local).await.unwrap();
-    assert_eq!((kept.len(), kept.last().map(String::as_str)), (1_000, Some("01D")));
-    assert!(kept.contains(&"01A".to_owned()), "the oldest go first");
+    assert_eq!(RunMirror::list(&local).await.unwrap(), ["01A"]);
+    for error in [local.remove("../x").await.unwrap_err(), local.trim("../x").await.unwrap_err()] {
+        assert_eq!(error.kind, ErrorKind::Invalid);
+    }
     assert_eq!(local.append("../x", "no").await.unwrap_err().kind, ErrorKind::Invalid);
+}
+
+async fn numbers() {
+    let world = World::new();
+    let local = world.connect().await;
+    let lease = local.lock(&lock_request()).await.unwrap();
+    let release = |number: u32| Release {
+        number,
+        tag: None,
+        system: "test".to_owned(),
+        created_at: jiff::Timestamp::UNIX_EPOCH,
+        author: lock_request().operator,
+        run: format!("run-{number}"),
+        state: ReleaseState::Pending,
+        rollback_of: None,
+        note: None,
+        desired: Desired::default(),
+    };
+    local.create(&release(1), lease.fence()).await.unwrap();
+    let ledger = std::fs::read_to_string(world.state().join("head.json")).unwrap();
+    local.create(&release(2), lease.fence()).await.unwrap();
+    // What a process leaves that dies between the record and the ledger.
+    std::fs::write(world.state().join("head.json"), ledger).unwrap();
+    assert_eq!(local.next_number().await.unwrap(), 3);
+    let again = Release { run: "another".to_owned(), ..release(2) };
+    assert_eq!(local.create(&again, lease.fence()).await.unwrap_err().kind, ErrorKind::Conflict);
+    local.create(&release(3), lease.fence()).await.unwrap();
+    let runs: Vec<String> =
+        ReleaseStore::list(&local).await.unwrap().into_iter().map(|release| release.run).collect();
+    assert_eq!(runs, ["run-1", "run-2", "run-3"]);
+    local.stop(lease.fence()).await.unwrap();
+    lease.release().await.unwrap();
+    assert!(!local.is_running().await);
+}
+
+async fn purged() {
+    let world = World::new();
+    let local = world.connect().await;
+    let lease = local.lock(&lock_request()).await.unwrap();
+    let conflict = local.purge().await.unwrap_err();
+    assert_eq!(conflict.kind, ErrorKind::Conflict, "an agent is at work there: {conflict}");
+    local.stop(lease.fence()).await.unwrap();
+    // What a purge has left that was killed, and one who only looks at the lock.
+    let left = world.state().with_file_name("state.removed-1");
+    std::fs::create_dir(&left).unwrap();
+    let looking = std::fs::File::open(world.state().join("agent.lock")).unwrap();
+    looking.lock().unwrap();
+    let looked = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        drop(looking);
+    };
+    let (removed, ()) = tokio::join!(local.purge(), looked);
+    removed.unwrap();
+    let names: Vec<_> = std::fs::read_dir(world.folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("state"))
+        .collect();
+    assert_eq!(names, Vec::<String>::new());
 }

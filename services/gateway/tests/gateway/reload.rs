@@ -138,6 +138,12 @@ async fn maintenance_closes_the_public_routes_only() {
     assert_eq!((page.status, page.header("content-type")), (503, Some("text/html; charset=utf-8")));
     assert!(page.body.contains("<p>We move &lt;the&gt; database.</p>"), "{}", page.body);
 
+    // The operator sees whether it works before users are let in again; nobody else does.
+    for (token, status) in [(crate::support::OPERATOR, 200), ("guessed", 503), ("", 503)] {
+        let reply = wire.get("/api/svc/x", &[("x-operator-token", token)]).await.unwrap();
+        assert_eq!(reply.status, status, "{token}");
+    }
+
     for path in ["/health", "/api/svc/health", "/readyz", "/livez"] {
         assert_eq!(wire.get(path, &[]).await.unwrap().status, 200, "{path}");
     }

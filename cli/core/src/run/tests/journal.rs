@@ -1,7 +1,7 @@
 //! The journal: written ahead of every effect, and read back only when it holds together.
 
 use super::rig::Rig;
-use crate::event::RunOutcome;
+use crate::event::{Outcome, RunOutcome};
 use crate::run::journal::{Entry, ReadError, Record, Replay, read};
 
 /// Returns the records of a run that went well, as text.
@@ -132,5 +132,38 @@ async fn a_journal_that_cannot_be_written_stops_the_run_before_the_effect() {
                 effect.text
             );
         }
+    }
+}
+
+/// Folds entries as if a journal held them after its beginning.
+fn fold(opened: &Record, entries: Vec<Entry>) -> Replay {
+    let record = |entry| Record { entry, ..opened.clone() };
+    Replay::of(std::iter::once(opened.clone()).chain(entries.into_iter().map(record)).collect()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_done_and_what_is_in_doubt_follows_the_last_word_on_it() {
+    let opened = read(&text().await).unwrap().remove(0);
+    let intent = |effect: &str| Entry::EffectIntent { step: "s".into(), effect: effect.into(), before: None };
+    let ended = |outcome| {
+        let (phase, step, note) = ("p".into(), "s".into(), String::new());
+        Entry::StepDone { phase, step, outcome, note }
+    };
+    let folded = |entries| {
+        let replay = fold(&opened, entries);
+        (replay.done.contains("s"), replay.in_doubt.join(", "))
+    };
+    for (entries, done, doubt) in [
+        (vec![intent("a"), intent("b"), intent("a")], false, "b, a"),
+        (vec![intent("a"), ended(Outcome::Success)], true, ""),
+        (vec![intent("a"), ended(Outcome::Skipped)], true, ""),
+        // A step that may fail and lets the run go on has confirmed nothing.
+        (vec![intent("a"), ended(Outcome::Warning)], true, "a"),
+        (vec![intent("a"), ended(Outcome::Failed)], false, "a"),
+        // Good before an interruption, and bad when it was looked at again.
+        (vec![ended(Outcome::Success), ended(Outcome::Failed)], false, ""),
+        (vec![ended(Outcome::Aborted), ended(Outcome::Success)], true, ""),
+    ] {
+        assert_eq!(folded(entries.clone()), (done, doubt.to_owned()), "{entries:?}");
     }
 }

@@ -34,9 +34,9 @@ async fn the_effects_of_a_first_deploy_happen_once_and_in_order() {
             "put secret/jwt DIGEST (1)",
             "put store/db DIGEST (1)",
             "migrate user 0001_step (1)",
-            "put workload/user DIGEST x2 (1)",
-            "put workload/catalog DIGEST x1 (1)",
-            "put workload/gateway DIGEST x1 (1)",
+            "put workload/user DIGEST, 2 replicas (1)",
+            "put workload/catalog DIGEST, 1 replica (1)",
+            "put workload/gateway DIGEST, 1 replica (1)",
             "mark release 1 unverified (1)",
             "head release 1 (1)",
             "mark release 1 verified (1)",
@@ -181,4 +181,19 @@ async fn one_phase_alone_leaves_the_others() {
     rig.selection = Selection::Phases(vec!["3".into()]);
     assert_eq!(rig.deploy().await.report.outcome, RunOutcome::Succeeded);
     assert_eq!(rig.releases(), [(1, ReleaseState::Verified)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_cannot_be_asked_for_a_moment_says_nothing_against_the_release() {
+    for port in ["probe", "scrape"] {
+        for (count, outcome) in [(5, RunOutcome::Succeeded), (9_999, RunOutcome::RolledBack)] {
+            let mut rig = Rig::running("").await;
+            rig.follow(&format!("[[error]]\nport = '{port}'\ncount = {count}"));
+            rig.edit("user-1", "user-2");
+            let told = rig.deploy().await;
+            assert_eq!(told.report.outcome, outcome, "{port}:\n{}", told.text());
+            let says = told.report.reason.contains("the connection was reset");
+            assert_eq!(says, outcome == RunOutcome::RolledBack, "{}", told.report.reason);
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::{Checker, service_path};
 use crate::system::template::{Placeholder, RENDERED_FILES, Template, TemplateError};
-use crate::yaml::{KeyPath, Node};
+use crate::yaml::{KeyPath, Node, shown};
 
 pub(super) fn check(checker: &mut Checker<'_>) {
     let stores = checker.names("stores");
@@ -64,10 +64,10 @@ fn template(checker: &mut Checker<'_>, node: &Node, path: &KeyPath) {
         let message = if disabled {
             format!("found {placeholder}, expected a service that is enabled: `{found}` is not")
         } else {
-            format!("unknown {what} `{found}` in {placeholder}, expected {}", super::names(known))
+            let (found, inside) = (shown(found), shown(&placeholder.to_string()));
+            format!("unknown {what} `{found}` in {inside}, expected {}", super::names(known))
         };
-        let suggestion =
-            (!disabled).then(|| crate::yaml::did_you_mean(found, known.iter().copied())).flatten();
+        let suggestion = if disabled { None } else { checker.near(found, known) };
         checker.suggest(node, path, message, suggestion);
     }
 }

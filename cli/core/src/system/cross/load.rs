@@ -4,14 +4,19 @@ use super::Checker;
 use crate::system::shape::LOAD_MEASURES;
 use crate::system::template::load_variables;
 use crate::system::units::Threshold;
-use crate::yaml::{KeyPath, Node, Value, did_you_mean};
+use crate::yaml::{KeyPath, Node, Value, shown};
 
 /// Variables every template may use.
 const BUILT_IN: [&str; 2] = ["uuid", "seq"];
 
 pub(super) fn check(checker: &mut Checker<'_>) {
+    let fronts = checker.services().filter(|(_, service)| service.text_of("gateway") == Some("true")).count();
     for entry in checker.map("load") {
         let path = KeyPath::default().key("load").key(&entry.key);
+        if fronts == 0 {
+            let message = "found a load profile, expected a service with `gateway: true` to send it to";
+            checker.tell(&entry.node, &path, message.to_owned());
+        }
         thresholds(checker, &entry.node, &path);
         templates(checker, &entry.node, &path);
         for part in ["setup", "mix", "teardown"] {
@@ -59,7 +64,8 @@ fn thresholds(checker: &mut Checker<'_>, profile: &Node, path: &KeyPath) {
             continue;
         };
         if !names.contains(&scope.as_str()) {
-            let suggestion = did_you_mean(&scope, names.iter().copied());
+            let suggestion = checker.near(&scope, &names);
+            let scope = shown(&scope);
             let message =
                 format!("unknown request `{scope}`, expected a name of the mix: {}", super::names(&names));
             checker.suggest(node, &path.key("thresholds").item(index), message, suggestion);
@@ -77,7 +83,11 @@ fn kpi_unit(checker: &mut Checker<'_>, kpi: &Node, path: &KeyPath) {
         return;
     }
     if let Err(error) = format!("{measure}{bound}").parse::<Threshold>() {
-        checker.tell(target, &path.key("target"), format!("found `{bound}`, expected {}", error.expected));
+        checker.tell(
+            target,
+            &path.key("target"),
+            format!("found {}, expected {}", target.describe(), error.expected),
+        );
     }
 }
 
@@ -130,10 +140,10 @@ fn texts(checker: &mut Checker<'_>, node: &Node, path: &KeyPath, known: &[String
             for name in variables {
                 if !known.iter().any(|each| each == name) {
                     let known: Vec<_> = known.iter().map(String::as_str).collect();
-                    let suggestion =
-                        did_you_mean(name, known.iter().copied()).map(|name| format!("{{{{{name}}}}}"));
+                    let suggestion = checker.near(name, &known).map(|name| format!("{{{{{name}}}}}"));
                     let message = format!(
-                        "unknown variable `{name}`, expected {} (setup saves more)",
+                        "unknown variable `{}`, expected {} (setup saves more)",
+                        shown(name),
                         super::names(&known)
                     );
                     checker.suggest(node, path, message, suggestion);

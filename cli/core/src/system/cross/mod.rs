@@ -4,6 +4,7 @@
 //! one corner still hears about the other corners in the same go.
 
 mod env;
+mod inline;
 mod load;
 mod routes;
 mod services;
@@ -13,16 +14,18 @@ pub(super) use targets::kind as target_kind;
 
 use std::sync::Arc;
 
-use crate::yaml::{Entry, KeyPath, Node, Problem, Problems, did_you_mean};
+use super::shape::NAME;
+use crate::yaml::{Entry, KeyPath, Node, Problem, Problems, did_you_mean, shown};
 
 /// Returns every contradiction within a completed tree. `file` is the name used in problems.
 pub(super) fn cross_check(file: &str, root: &Node) -> Problems {
     let mut checker = Checker { file: file.into(), root, problems: Problems::default() };
-    services::check(&mut checker);
-    env::check(&mut checker);
-    routes::check(&mut checker);
-    load::check(&mut checker);
-    targets::check(&mut checker);
+    for check in [services::check, env::check, inline::check, routes::check, load::check, targets::check] {
+        // More than anybody reads: what comes is not looked for.
+        if !checker.problems.is_full() {
+            check(&mut checker);
+        }
+    }
     checker.problems
 }
 
@@ -76,23 +79,32 @@ impl<'a> Checker<'a> {
     /// Tells that `found` is none of `known`, when it is not.
     fn one_of(&mut self, node: &Node, path: &KeyPath, what: &str, known: &[&str]) {
         let Some(found) = node.text() else { return };
-        if !known.contains(&found) {
-            let suggestion = did_you_mean(found, known.iter().copied());
-            self.suggest(
-                node,
-                path,
-                format!("unknown {what} `{found}`, expected {}", names(known)),
-                suggestion,
-            );
+        // What cannot be a name at all was told as that.
+        if !known.contains(&found) && (NAME.accepts)(found) {
+            let suggestion = self.near(found, known);
+            let message = format!("unknown {what} `{}`, expected {}", shown(found), names(known));
+            self.suggest(node, path, message, suggestion);
         }
     }
+
+    /// Returns the known name that `found` is probably a slip of. Looked for only while problems are kept.
+    fn near(&self, found: &str, known: &[&str]) -> Option<String> {
+        if self.problems.is_full() { None } else { did_you_mean(found, known.iter().copied()) }
+    }
 }
+
+/// Names that a message lists.
+const MOST_NAMES: usize = 20;
 
 /// Joins known names for a message; a long list is cut, an empty one says so.
 fn names(known: &[&str]) -> String {
     match known {
         [] => "none: none is declared".to_owned(),
         [only] => format!("`{only}`"),
+        [first @ .., _] if known.len() > MOST_NAMES => {
+            let first: Vec<_> = first.iter().take(MOST_NAMES).map(|name| format!("`{name}`")).collect();
+            format!("{} or one of {} more", first.join(", "), known.len() - first.len())
+        }
         [most @ .., last] => {
             let most: Vec<_> = most.iter().map(|name| format!("`{name}`")).collect();
             format!("{} or `{last}`", most.join(", "))

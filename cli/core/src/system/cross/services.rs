@@ -1,10 +1,10 @@
 //! Services among each other: ports, needs, bounds, the gateway.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{Checker, service_path};
 use crate::system::units::{ByteSize, Cpu};
-use crate::yaml::{KeyPath, Node, did_you_mean};
+use crate::yaml::{KeyPath, Node, shown};
 
 pub(super) fn check(checker: &mut Checker<'_>) {
     names_apart(checker);
@@ -70,19 +70,20 @@ fn ports(checker: &mut Checker<'_>) {
 fn needs(checker: &mut Checker<'_>) {
     let stores = checker.names("stores");
     let services = checker.names("services");
-    let known: Vec<_> = services.iter().chain(&stores).copied().collect();
+    let known: Vec<_> =
+        services.iter().chain(stores.iter().filter(|store| !services.contains(store))).copied().collect();
     for (name, service) in checker.services() {
         let path = service_path(name).key("needs");
+        let mut seen = HashSet::new();
         for (index, need) in service.get("needs").map_or(&[][..], Node::items).iter().enumerate() {
             let Some(needed) = need.text() else { continue };
             let path = path.item(index);
-            if needed == name {
+            if !seen.insert(needed) {
+                checker.tell(need, &path, format!("found `{}` again, expected it once", shown(needed)));
+            } else if needed == name {
                 checker.tell(need, &path, "found the service itself, expected another one".to_owned());
             } else if !known.contains(&needed) {
-                let suggestion = did_you_mean(needed, known.iter().copied());
-                let message =
-                    format!("unknown service or store `{needed}`, expected {}", super::names(&known));
-                checker.suggest(need, &path, message, suggestion);
+                checker.one_of(need, &path, "service or store", &known);
             } else if needs_a_later_phase(checker, service, needed) {
                 let message =
                     format!("found `{needed}`, which comes in a later phase, expected something of phase 1");
@@ -101,49 +102,43 @@ fn needs_a_later_phase(checker: &Checker<'_>, service: &Node, needed: &str) -> b
 
 /// Tells each cycle once, at the need that closes it, with its members in order.
 fn cycles(checker: &mut Checker<'_>) {
-    let graph: HashMap<&str, Vec<(&str, &Node, KeyPath)>> = (checker.services())
-        .map(|(name, service)| {
-            let path = service_path(name).key("needs");
-            let items = service.get("needs").map_or(&[][..], Node::items);
-            let needs = items
-                .iter()
-                .enumerate()
-                .filter_map(|(index, need)| Some((need.text()?, need, path.item(index))));
-            (name, needs.collect())
-        })
-        .collect();
-    let mut done: Vec<&str> = Vec::new();
-    for (name, _) in checker.services() {
-        let mut trail = Vec::new();
-        walk(checker, &graph, name, &mut trail, &mut done);
-    }
-}
-
-fn walk<'a>(
-    checker: &mut Checker<'_>,
-    graph: &HashMap<&'a str, Vec<(&'a str, &'a Node, KeyPath)>>,
-    name: &'a str,
-    trail: &mut Vec<&'a str>,
-    done: &mut Vec<&'a str>,
-) {
-    if done.contains(&name) {
-        return;
-    }
-    trail.push(name);
-    for (needed, node, path) in graph.get(name).map_or(&[][..], Vec::as_slice) {
-        // A service that needs itself was told with its own words.
-        match trail.iter().position(|each| each == needed) {
-            Some(at) if *needed != name => {
-                let cycle = trail.get(at..).unwrap_or_default().join(" needs ");
-                let message = format!("found a cycle, expected none: {cycle} needs {needed}");
-                checker.tell(node, path, message);
+    let needs = |service: &'_ Node, name: &str| -> Vec<_> {
+        let path = service_path(name).key("needs");
+        let items = service.get("needs").map_or(&[][..], Node::items).iter().enumerate();
+        items.map(|(index, need)| (need.clone(), path.item(index))).collect()
+    };
+    let graph: HashMap<&str, Vec<(Node, KeyPath)>> =
+        checker.services().map(|(name, service)| (name, needs(service, name))).collect();
+    let mut done: HashSet<&str> = HashSet::new();
+    for (start, _) in checker.services() {
+        // Services on the way from the start, each with the need that is looked at next. A list and no recursion:
+        // a chain may be as long as the file allows.
+        let mut trail: Vec<(&str, usize)> = if done.contains(start) { Vec::new() } else { vec![(start, 0)] };
+        while let Some((name, at)) = trail.last_mut() {
+            let name = *name;
+            let Some((node, path)) = graph.get(name).and_then(|needs| needs.get(*at)) else {
+                done.insert(name);
+                trail.pop();
+                continue;
+            };
+            *at += 1;
+            let Some((needed, _)) = node.text().and_then(|needed| graph.get_key_value(needed)) else {
+                continue;
+            };
+            match trail.iter().position(|(each, _)| each == needed) {
+                // A service that needs itself was told with its own words.
+                Some(_) if *needed == name => {}
+                Some(from) => {
+                    let members: Vec<_> = trail.iter().skip(from).map(|(each, _)| *each).collect();
+                    let message =
+                        format!("found a cycle, expected none: {} needs {needed}", members.join(" needs "));
+                    checker.tell(node, path, message);
+                }
+                None if done.contains(needed) => {}
+                None => trail.push((needed, 0)),
             }
-            Some(_) => {}
-            None => walk(checker, graph, needed, trail, done),
         }
     }
-    trail.pop();
-    done.push(name);
 }
 
 fn bounds(checker: &mut Checker<'_>, service: &Node, path: &KeyPath) {

@@ -2,7 +2,7 @@
 
 use super::Checker;
 use crate::system::shape::TARGET_KINDS;
-use crate::yaml::{KeyPath, Node, did_you_mean};
+use crate::yaml::{KeyPath, Node, shown};
 
 /// Keys that only one kind of target understands.
 const KEYS_OF_KIND: [(&str, &[&str]); 2] =
@@ -45,8 +45,9 @@ pub(super) fn check(checker: &mut Checker<'_>) {
             let known = checker.names(key);
             for part in entry.node.get(key).map_or(&[][..], Node::entries) {
                 if !known.contains(&part.key.as_str()) {
-                    let suggestion = did_you_mean(&part.key, known.iter().copied());
-                    let message = format!("unknown {what} `{}`, expected {}", part.key, super::names(&known));
+                    let suggestion = checker.near(&part.key, &known);
+                    let name = shown(&part.key);
+                    let message = format!("unknown {what} `{name}`, expected {}", super::names(&known));
                     let place = Node { line: part.line, column: part.column, ..part.node.clone() };
                     checker.suggest(&place, &path.key(key).key(&part.key), message, suggestion);
                 }

@@ -1,6 +1,8 @@
 //! The keys of a load profile.
 
-use super::rules::{EXPECT, HEADER, JSON_POINTER, NAME, RATE, REQUEST_PATH, THRESHOLD, TIME_SPAN, VARIABLE};
+use super::rules::{
+    EXPECT, HEADER, JSON_POINTER, NAME, REQUEST_PATH, SOME_RATE, SOME_TIME, THRESHOLD, TIME_SPAN, VARIABLE,
+};
 use crate::yaml::shape::{ANY_TEXT, Group, Key, Kind, Struct, default, empty, keys, optional, required};
 
 /// A load profile.
@@ -8,11 +10,11 @@ pub(super) static LOAD: Struct = keys(
     "load profile",
     "Requests sent at a fixed rate, with what comes before and after.",
     &[
-        required("rate", Kind::Unit(&RATE), "Requests started per time, whatever the answers do."),
-        required("duration", Kind::Unit(&TIME_SPAN), "Time that is measured."),
+        required("rate", Kind::Unit(&SOME_RATE), "Requests started per time, whatever the answers do."),
+        required("duration", Kind::Unit(&SOME_TIME), "Time that is measured."),
         default("warmup", Kind::Unit(&TIME_SPAN), "2s", "Time before it that is not measured."),
         default("connections", Kind::Int { min: 1, max: 10_000 }, "64", "Connections kept open at most."),
-        default("timeout", Kind::Unit(&TIME_SPAN), "10s", "Time after which a request counts as an error."),
+        default("timeout", Kind::Unit(&SOME_TIME), "10s", "Time after which a request counts as an error."),
         empty("headers", HEADERS, "Headers of every request of the mix and of the teardown."),
         empty(
             "setup",

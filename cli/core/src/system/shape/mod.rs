@@ -5,7 +5,7 @@ mod observe;
 mod rules;
 mod service;
 
-pub(crate) use rules::{ENV_NAME, NAME, TIME_SPAN, URL_PATH};
+pub(crate) use rules::{ENV_NAME, NAME, SOME_TIME, TIME_SPAN, URL_PATH};
 
 use crate::yaml::shape::{Choice, Kind, Struct, TEXT, default, empty, keys, optional, required, word};
 use load::LOAD;
@@ -15,10 +15,10 @@ use rules::{RELATIVE_PATH, SETTING, SETTING_NAME};
 use service::{ENV, HEALTH, REPLICAS, RESOURCES, SERVICE, STOP, UPDATE};
 
 /// The file as a whole.
-pub(super) static ROOT: Struct = keys(
-    "system",
-    "A system that mlctl deploys: its services, stores, secrets, targets and what counts as good.",
-    &[
+pub(super) static ROOT: Struct = Struct {
+    name: "system",
+    doc: "A system that mlctl deploys: its services, stores, secrets, targets and what counts as good.",
+    keys: &[
         required("apiVersion", Kind::Choice(API_VERSIONS), "Version of this format."),
         required(
             "system",
@@ -38,7 +38,12 @@ pub(super) static ROOT: Struct = keys(
         ),
         empty("targets", Kind::Map { key: &NAME, of: &Kind::Struct(&TARGET) }, "Targets by name."),
     ],
-);
+    one_of: None,
+    refused: &[
+        ("playbook", "found a playbook, expected a system: playbooks stand below playbooks/"),
+        ("phases", "found phases, expected a system: phases are a playbook's"),
+    ],
+};
 
 static API_VERSIONS: &[Choice] = &[word("mlctl/v1", "The only version so far.")];
 

@@ -3,6 +3,7 @@
 use crate::system::units::{
     Bound, ByteSize, Condition, Cpu, Expect, Indicator, Quantity, Rate, Threshold, TimeSpan,
 };
+use crate::yaml::UnitError;
 use crate::yaml::shape::{TextRule, UnitRule};
 
 /// A DNS label: what every orchestrator accepts as a name.
@@ -107,9 +108,24 @@ pub(super) static SETTING: TextRule =
     TextRule { expected: "a text or a number", pattern: None, accepts: |text| !text.contains('\n') };
 
 pub(crate) static TIME_SPAN: UnitRule = UnitRule::of::<TimeSpan>();
+/// A time span that something is done in: none at all would mean never, or without a pause.
+pub(crate) static SOME_TIME: UnitRule = UnitRule {
+    canonical: |text| match text.parse::<TimeSpan>()? {
+        span if span.is_zero() => Err(UnitError::new("a duration above 0, such as 500ms or 2s")),
+        span => Ok(span.to_string()),
+    },
+    ..UnitRule::of::<TimeSpan>()
+};
+/// A rate at which something is done.
+pub(super) static SOME_RATE: UnitRule = UnitRule {
+    canonical: |text| match text.parse::<Rate>()? {
+        rate if rate.per_second() > 0.0 && rate.per_second() <= 1e6 => Ok(rate.to_string()),
+        _ => Err(UnitError::new("a rate above 0 and at most 1000000/s")),
+    },
+    ..UnitRule::of::<Rate>()
+};
 pub(super) static BYTE_SIZE: UnitRule = UnitRule::of::<ByteSize>();
 pub(super) static CPU: UnitRule = UnitRule::of::<Cpu>();
-pub(super) static RATE: UnitRule = UnitRule::of::<Rate>();
 pub(super) static QUANTITY: UnitRule = UnitRule::of::<Quantity>();
 pub(super) static BOUND: UnitRule = UnitRule::of::<Bound>();
 pub(super) static THRESHOLD: UnitRule = UnitRule::of::<Threshold>();

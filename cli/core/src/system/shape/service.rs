@@ -1,7 +1,7 @@
 //! The keys of a service.
 
 use super::rules::{
-    BYTE_SIZE, CPU, ENV_NAME, IMAGE, METRIC, NAME, QUANTITY, RELATIVE_PATH, TIME_SPAN, URL_PATH,
+    BYTE_SIZE, CPU, ENV_NAME, IMAGE, METRIC, NAME, QUANTITY, RELATIVE_PATH, SOME_TIME, TIME_SPAN, URL_PATH,
 };
 use crate::yaml::shape::{
     ANY_TEXT, Choice, Key, Kind, OneOf, Struct, default, empty, keys, optional, required, word,
@@ -115,8 +115,8 @@ pub(super) static HEALTH: Struct = keys(
             "Path that answers 2xx when the replica may receive requests.",
         ),
         optional("check", Kind::Text(&URL_PATH), "Path of the deep answer that verification asks for."),
-        default("period", Kind::Unit(&TIME_SPAN), "2s", "Time between two questions."),
-        default("timeout", Kind::Unit(&TIME_SPAN), "1s", "Time one answer may take."),
+        default("period", Kind::Unit(&SOME_TIME), "2s", "Time between two questions."),
+        default("timeout", Kind::Unit(&SOME_TIME), "1s", "Time one answer may take."),
         default(
             "failures",
             Kind::Int { min: 1, max: 100 },
@@ -179,7 +179,7 @@ pub(super) static UPDATE: Struct = keys(
         ),
         default(
             "progressDeadline",
-            Kind::Unit(&TIME_SPAN),
+            Kind::Unit(&SOME_TIME),
             "2m",
             "Time without progress after which the update has failed.",
         ),
@@ -257,7 +257,7 @@ static ROUTE: Struct = keys(
 
 const TIMEOUT: Key = optional(
     "timeout",
-    Kind::Unit(&TIME_SPAN),
+    Kind::Unit(&SOME_TIME),
     "Time an answer may take; the gateway's own limit when absent.",
 );
 

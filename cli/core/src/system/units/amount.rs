@@ -48,8 +48,11 @@ impl FromStr for ByteSize {
         let (_, size) = *SIZES.iter().find(|(name, _)| *name == word).ok_or_else(|| wrong.clone())?;
         let bytes = number * size as f64;
         // 2^53: above it a float no longer counts single bytes.
-        if bytes > 9_007_199_254_740_992.0 || bytes.fract() != 0.0 {
-            return Err(wrong);
+        if bytes > 9_007_199_254_740_992.0 {
+            return Err(UnitError::new("a size of at most 8192Ti"));
+        }
+        if bytes.fract() != 0.0 {
+            return Err(UnitError::new("a size of whole bytes, such as 64Mi, 1Gi or 1GB"));
         }
         Ok(Self(bytes as u64))
     }
@@ -101,7 +104,7 @@ impl FromStr for Cpu {
         };
         let rounded = millis.round();
         if !(1.0..=4_000_000.0).contains(&rounded) || (millis - rounded).abs() > 1e-6 {
-            return Err(wrong);
+            return Err(UnitError::new("an amount of processor from 1m to 4000, in whole thousandths"));
         }
         Ok(Self(rounded as u32))
     }
@@ -164,7 +167,8 @@ pub enum RatePer {
 }
 
 impl RatePer {
-    const fn seconds(self) -> f64 {
+    /// Returns its length in seconds.
+    pub const fn seconds(self) -> f64 {
         match self {
             Self::Second => 1.0,
             Self::Minute => 60.0,
@@ -172,7 +176,8 @@ impl RatePer {
         }
     }
 
-    const fn word(self) -> &'static str {
+    /// Returns it as it is written.
+    pub const fn word(self) -> &'static str {
         match self {
             Self::Second => "s",
             Self::Minute => "min",
@@ -197,6 +202,11 @@ impl Rate {
     /// Returns how many per second.
     pub fn per_second(self) -> f64 {
         self.count / self.per.seconds()
+    }
+
+    /// Returns the unit of time it counts over.
+    pub const fn per(self) -> RatePer {
+        self.per
     }
 }
 

@@ -159,6 +159,13 @@ impl FromStr for Threshold {
             };
             return Err(UnitError::because(format!("`{measure}` to be compared with {unit}")));
         }
+        if let ("errors" | "success", Quantity::Percent(share)) = (measure, bound.value)
+            && share.ratio() > 1.0
+        {
+            let expected =
+                format!("`{measure}` to be compared with at most 100%: it is a share of the requests");
+            return Err(UnitError::because(expected));
+        }
         Ok(Self { scope, measure: measure.to_owned(), bound })
     }
 }

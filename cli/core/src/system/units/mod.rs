@@ -38,10 +38,13 @@ macro_rules! text_form {
 
 text_form!(TimeSpan, ByteSize, Cpu, Percent, Rate, Quantity, Bound, Threshold, Condition, Indicator, Expect);
 
+/// Above any amount there is; a text of hundreds of digits must not become an infinite one.
+const LARGEST_NUMBER: f64 = 1e16;
+
 /// Splits a text into its leading decimal number and the rest, trimmed.
 fn split_number(text: &str) -> Option<(f64, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let number = text.get(..end)?.parse::<f64>().ok()?;
+    let number = text.get(..end)?.parse::<f64>().ok().filter(|number| *number <= LARGEST_NUMBER)?;
     Some((number, text.get(end..)?.trim_start()))
 }
 

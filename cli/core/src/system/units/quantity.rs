@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{ByteSize, Percent, Rate, TimeSpan, Unit, UnitError};
+use super::{ByteSize, Percent, Rate, TimeSpan, Unit, UnitError, split_number};
 
 /// A value of any unit: `500ms`, `80%`, `500/min`, `64Mi`, `1000`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,7 +46,8 @@ impl FromStr for Quantity {
         let starts_well = text.starts_with(|c: char| c.is_ascii_digit());
         // Plain digits first, so that `0` is a number and not an empty span.
         if starts_well && text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
-            return text.parse().map(Self::Number).map_err(|_| UnitError::new(Self::EXPECTED));
+            let number = split_number(text).filter(|(_, rest)| rest.is_empty());
+            return number.map(|(number, _)| Self::Number(number)).ok_or(UnitError::new(Self::EXPECTED));
         }
         (text.parse().map(Self::Percent))
             .or_else(|_| text.parse().map(Self::Rate))

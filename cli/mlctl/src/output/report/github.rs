@@ -9,6 +9,7 @@ use mlctl_core::secret::Secret;
 
 use super::words::duration;
 use crate::output::Printer;
+use crate::output::text::{SHOWN, shortened};
 
 /// Writes workflow commands.
 pub struct GitHub<'a> {
@@ -56,12 +57,15 @@ impl EventSink for GitHub<'_> {
                 self.printer.talk(&format!("::group::{}", escape(phase)));
             }
             EventKind::PhaseFinished { .. } => self.printer.talk("::endgroup::"),
-            EventKind::Warning { text } => self.printer.talk(&format!("::warning::{}", escape(text))),
+            EventKind::Warning { text } => {
+                self.printer.talk(&format!("::warning::{}", escape(&shortened(text, SHOWN))));
+            }
             EventKind::RunFinished { outcome, reason, .. } => {
                 if *outcome != RunOutcome::Succeeded {
                     let title =
                         escape(&format!("{} {}", state.operation, outcome.words())).replace([':', ','], " ");
-                    self.printer.talk(&format!("::error title={title}::{}", escape(reason)));
+                    self.printer
+                        .talk(&format!("::error title={title}::{}", escape(&shortened(reason, SHOWN))));
                 }
                 self.summarize(&state);
             }
@@ -85,7 +89,7 @@ fn markdown(state: &RunState) -> String {
         finish.outcome.words()
     );
     if !finish.reason.is_empty() {
-        text.push_str(&format!("{}\n\n", finish.reason));
+        text.push_str(&format!("{}\n\n", shortened(&finish.reason, SHOWN)));
     }
     text.push_str("| phase | outcome | took |\n|---|---|---|\n");
     for (name, phase) in &state.phases {
@@ -96,7 +100,13 @@ fn markdown(state: &RunState) -> String {
         text.push_str("\n| check | wants | got | verdict |\n|---|---|---|---|\n");
     }
     for (_, gate) in &state.gates {
-        text.push_str(&format!("| {} | `{}` | {} | {} |\n", gate.subject, gate.want, gate.got, gate.verdict));
+        text.push_str(&format!(
+            "| {} | `{}` | {} | {} |\n",
+            gate.subject,
+            gate.want,
+            shortened(&gate.got, SHOWN),
+            gate.verdict
+        ));
     }
     text.push('\n');
     text

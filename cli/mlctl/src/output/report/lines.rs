@@ -7,13 +7,16 @@ use mlctl_core::event::{Event, EventKind, EventSink, Outcome};
 use mlctl_core::item::ItemId;
 use mlctl_core::run::RunState;
 use mlctl_core::status::Status;
+use mlctl_core::steps::load::sentence;
 
 use super::words::{duration, item_line};
-use crate::output::printer::strip_control;
+use crate::output::text::{SHOWN, shortened};
 use crate::output::{Printer, Style, verdict_style};
 
-/// Log lines of evidence shown at once; all of them are in the run's event file.
+/// Lines of a piece of evidence shown at once; all of them are in the run's event file.
 const EVIDENCE_LINES: usize = 12;
+/// What of the evidence is shown at once; the rest is for whoever opens the folder.
+const PRINTED: [&str; 5] = ["status", "replica", "log", "previous_log", "event"];
 /// Between two progress lines of one step.
 const PROGRESS_EVERY_MS: u64 = 5_000;
 
@@ -115,28 +118,37 @@ pub(super) fn lines_of(event: &Event, state: &RunState, printer: &Printer) -> Ve
                 Status::Failed => Style::Bad,
                 _ => Style::Dim,
             };
-            vec![format!("     {}", styles.paint(style, &strip_control(&line)))]
+            vec![format!("     {}", styles.paint(style, &shortened(&line, SHOWN)))]
         }
-        EventKind::Progress { text, .. } => vec![format!("     {}", strip_control(text))],
+        EventKind::Progress { text, .. } => vec![format!("     {}", shortened(text, SHOWN))],
         EventKind::Gate { result, .. } => {
             let verdict = styles.paint(verdict_style(result.verdict), result.verdict.word());
             vec![format!(
                 "     {verdict}: {} wants {}, got {}",
                 result.subject,
                 result.want,
-                strip_control(&result.got)
+                shortened(&result.got, SHOWN)
             )]
         }
+        EventKind::Load { report, .. } if report.interrupted => vec![format!("     {}", sentence(report))],
+        EventKind::Load { .. } => Vec::new(),
         EventKind::Retry { attempt, after_ms, reason, .. } => {
-            vec![format!("     attempt {attempt} failed: {reason}; again in {}", duration(*after_ms))]
+            vec![format!(
+                "     attempt {attempt} failed: {}; again in {}",
+                shortened(reason, SHOWN),
+                duration(*after_ms)
+            )]
         }
+        EventKind::Evidence { named: false, .. } => Vec::new(),
+        EventKind::Evidence { what, .. } if !PRINTED.contains(&what.as_str()) => Vec::new(),
         EventKind::Evidence { item, what, lines, .. } => {
+            let what = what.replace('_', " ");
             let more = lines.len().saturating_sub(EVIDENCE_LINES);
             let mut told = vec![format!("     evidence about {}, {what}:", item.name)];
             if more > 0 {
                 told.push(format!("       ({more} earlier lines in the run's events)"));
             }
-            told.extend(lines.iter().skip(more).map(|line| format!("       {}", strip_control(line))));
+            told.extend(lines.iter().skip(more).map(|line| format!("       {}", shortened(line, SHOWN))));
             told
         }
         EventKind::StepFinished { phase, step, outcome, note, took_ms } => {
@@ -145,6 +157,7 @@ pub(super) fn lines_of(event: &Event, state: &RunState, printer: &Printer) -> Ve
             }
             let (style, word) = outcome_style(*outcome);
             let word = styles.paint(style, word);
+            let note = shortened(note, SHOWN);
             vec![format!("   {word}: {} ({note}) in {}", title(phase, step), duration(*took_ms))]
         }
         EventKind::PhaseFinished { phase, outcome, took_ms } => {

@@ -1,6 +1,7 @@
 //! Readers of a run's events: lines for logs and people, a live region for terminals, JSON for programs, commands
 //! for GitHub. One small file a format; all words about a run are here.
 
+mod fold;
 mod github;
 mod json;
 mod lines;
@@ -8,12 +9,13 @@ mod progress;
 mod summary;
 mod words;
 
+pub use fold::Fold;
 pub use github::GitHub;
 pub use json::{Json, nothing_to_do};
 pub use lines::Lines;
 pub use progress::Progress;
 pub use summary::summary;
-pub use words::{carry_on, duration, item_line};
+pub use words::{carry_on, duration, item_line, to_the_second};
 
 use mlctl_core::event::EventSink;
 

@@ -9,13 +9,15 @@ use mlctl_core::status::Status;
 
 use super::lines::lines_of;
 use super::words::item_line;
-use crate::output::printer::strip_control;
+use crate::output::text::{SHOWN, shortened, strip_control};
 use crate::output::{Printer, Style};
 
 /// Redraws are no closer together than this.
 const FRAME: Duration = Duration::from_millis(100);
 /// Columns of the bar.
 const BAR: u64 = 24;
+/// A terminal with fewer columns or rows has lines only: there is no room to draw in.
+const LEAST: (usize, usize) = (20, 4);
 
 /// Draws a run on a terminal.
 pub struct Progress<'a> {
@@ -26,8 +28,8 @@ pub struct Progress<'a> {
 #[derive(Default)]
 struct Region {
     run: RunState,
-    /// Lines drawn last, to be taken away before the next frame.
-    drawn: usize,
+    /// Columns of each line drawn last, to be taken away before the next frame.
+    drawn: Vec<usize>,
     last: Option<Instant>,
 }
 
@@ -38,48 +40,69 @@ impl<'a> Progress<'a> {
         Self { printer, state: Mutex::default() }
     }
 
-    fn frame(&self, run: &RunState) -> Vec<String> {
+    /// Returns the lines of the region for a terminal of that many columns and rows, each with its width.
+    fn frame(&self, run: &RunState, (columns, rows): (usize, usize)) -> Vec<(String, usize)> {
         let styles = self.printer.err_styles();
         let Some((_, _, step)) = run.current_step() else { return Vec::new() };
-        let mut frame = Vec::new();
+        if columns < LEAST.0 || rows < LEAST.1 {
+            return Vec::new();
+        }
         let finished =
             |step: &mlctl_core::run::StepState| matches!(step.progress, StepProgress::Finished { .. });
         let steps = || run.phases.values().flat_map(|p| p.steps.values());
         let (done, all) = (steps().filter(|s| finished(s)).count() as u64, steps().count() as u64);
-        let width = self.printer.world().width().saturating_sub(1);
-        // Cut first and painted then: what paints takes no column.
-        let cut = |line: &str| strip_control(line).chars().take(width).collect::<String>();
-        frame.push(cut(&format!("{} step {} of {all}: {}", bar(done, all), done + 1, step.title)));
+        let mut lines =
+            vec![(None, format!("{} step {} of {all}: {}", bar(done, all), done + 1, step.title))];
         let waiting = run.items.iter().filter(|(_, item)| item.status != Status::Current);
         for (id, item) in waiting.take(6) {
             let line = item_line(id, item.status, item.counts, item.cause.as_ref());
-            frame.push(styles.paint(Style::Dim, &cut(&format!("  {line}"))));
+            lines.push((Some(Style::Dim), format!("  {line}")));
         }
         if let Some((done, total, text)) = &step.latest {
             let bar = if *total > 0 { format!("{} ", bar(*done, *total)) } else { String::new() };
-            frame.push(cut(&format!("  {bar}{text}")));
+            lines.push((None, format!("  {bar}{text}")));
         }
-        frame
+        // The last column and row stay free: a terminal that wraps or scrolls at them moves what was drawn.
+        let lines = lines.into_iter().take(rows - 1);
+        lines
+            .map(|(style, line)| {
+                // Cut first and painted then: what paints takes no column.
+                let line: String = strip_control(&line).chars().take(columns - 1).collect();
+                let width = line.chars().count();
+                (style.map_or_else(|| line.clone(), |style| styles.paint(style, &line)), width)
+            })
+            .collect()
     }
 
     fn draw(&self, region: &mut Region, above: &[String]) {
+        let size = self.printer.world().terminal_size();
         let mut bytes = String::new();
-        if region.drawn > 0 {
-            bytes.push_str(&format!("\u{1b}[{}A\u{1b}[J", region.drawn));
+        let taken = rows_taken(&region.drawn, size);
+        if taken > 0 {
+            bytes.push_str(&format!("\u{1b}[{taken}A\u{1b}[J"));
         }
         for line in above {
             bytes.push_str(line);
             bytes.push('\n');
         }
-        let frame = self.frame(&region.run);
-        for line in &frame {
+        let frame = self.frame(&region.run, size);
+        for (line, _) in &frame {
             bytes.push_str(line);
             bytes.push('\n');
         }
-        region.drawn = frame.len();
+        region.drawn = frame.into_iter().map(|(_, width)| width).collect();
         region.last = Some(Instant::now());
-        self.printer.world().stderr(bytes.as_bytes());
+        if !bytes.is_empty() {
+            self.printer.world().stderr(bytes.as_bytes());
+        }
     }
+}
+
+/// Returns how many rows above the cursor lines of those widths take now: a narrower window has wrapped them, and
+/// what has left it at the top cannot be reached.
+fn rows_taken(drawn: &[usize], (columns, rows): (usize, usize)) -> usize {
+    let wrapped: usize = drawn.iter().map(|width| width.div_ceil(columns.max(1)).max(1)).sum();
+    wrapped.min(rows.saturating_sub(1))
 }
 
 fn bar(done: u64, total: u64) -> String {
@@ -97,6 +120,7 @@ impl EventSink for Progress<'_> {
             _ if fleeting => Vec::new(),
             EventKind::StepStarted { attempt: 1, .. } => Vec::new(),
             EventKind::Warning { text } => {
+                let text = shortened(text, SHOWN);
                 vec![format!("{} {text}", self.printer.err_styles().paint(Style::Warn, "warning:"))]
             }
             _ => lines_of(event, &region.run, self.printer),
@@ -115,7 +139,6 @@ mod tests {
 
     use super::*;
     use crate::output::World;
-    use crate::output::printer::strip_control;
     use crate::settings::{ColorChoice, OutputSettings};
 
     #[test]
@@ -160,12 +183,36 @@ mod tests {
             let at = jiff::Timestamp::UNIX_EPOCH;
             run.apply(&Event { v: EVENT_VERSION, run: "r".into(), seq, at, elapsed_ms: 0, kind });
         }
-        let frame = Progress::new(&printer).frame(&run);
-        assert_eq!(frame.len(), 2);
-        for line in &frame {
-            assert_eq!(strip_control(line).chars().count(), world.width() - 1, "{line}");
+        let progress = Progress::new(&printer);
+        for (columns, rows, lines) in
+            [(100, 24, 2), (20, 4, 2), (19, 24, 0), (100, 3, 0), (1, 1, 0), (0, 0, 0)]
+        {
+            let frame = progress.frame(&run, (columns, rows));
+            assert_eq!(frame.len(), lines, "{columns}x{rows}");
+            for (line, width) in &frame {
+                assert_eq!(
+                    (strip_control(line).chars().count(), *width),
+                    (columns - 1, columns - 1),
+                    "{line}"
+                );
+            }
+            assert!(frame.last().is_none_or(|(line, _)| line.ends_with("\u{1b}[0m")), "{frame:?}");
         }
-        assert!(frame[1].ends_with("\u{1b}[0m"), "{frame:?}");
+    }
+
+    #[test]
+    fn a_region_is_taken_away_whatever_became_of_the_window() {
+        for (drawn, size, rows) in [
+            (&[][..], (80, 24), 0),
+            (&[79, 10, 0], (80, 24), 3),
+            (&[79, 10, 0], (300, 100), 3),
+            (&[79, 10, 0], (20, 24), 4 + 1 + 1),
+            (&[79, 10, 0], (20, 5), 4),
+            (&[79], (1, 1), 0),
+            (&[79], (0, 24), 23),
+        ] {
+            assert_eq!(rows_taken(drawn, size), rows, "{drawn:?} in {size:?}");
+        }
     }
 
     #[test]

@@ -1,15 +1,21 @@
 //! The last words of a run: what came of it, why, what is where, and what to do next.
 
+use std::path::Path;
+
 use mlctl_core::event::{Outcome, RunOutcome};
 use mlctl_core::gate::{GateResult, Verdict};
+use mlctl_core::item::{ItemId, ItemKind};
+use mlctl_core::ports::LoadReport;
 use mlctl_core::run::{RunState, StepProgress};
 use mlctl_core::status::Status;
 
 use super::words::{carry_on, duration};
-use crate::output::{Printer, Style, Table, gate_table};
+use crate::output::text::{SHOWN, shortened};
+use crate::output::{Printer, Style, Table, endpoint_table, gate_table};
 
-/// Prints the summary of a finished run as data; nothing for `-o json`, whose last event is the summary.
-pub fn summary(printer: &Printer, state: &RunState, front: Option<&str>) {
+/// Prints the summary of a finished run as data; nothing for `-o json`, whose last event is the summary. `unverified` is
+/// the release that the run had no means to verify.
+pub fn summary(printer: &Printer, state: &RunState, front: Option<&str>, unverified: Option<u32>) {
     let Some(finish) = state.finish.as_ref().filter(|_| !printer.is_json()) else { return };
     let styles = printer.out_styles();
     let style = match finish.outcome {
@@ -17,36 +23,74 @@ pub fn summary(printer: &Printer, state: &RunState, front: Option<&str>) {
         RunOutcome::GateInconclusive | RunOutcome::Interrupted => Style::Warn,
         _ => Style::Bad,
     };
-    let release = state.release.map(|number| format!(" of release {number}")).unwrap_or_default();
+    let release = state.release.map_or_else(String::new, |number| match state.operation.as_str() {
+        // What it goes back to is in the note of the new release.
+        "rollback" => format!(", as release {number},"),
+        _ => format!(" of release {number}"),
+    });
     let line =
         format!("{}{release} {} in {}", state.operation, finish.outcome.words(), duration(finish.took_ms));
     printer.data("");
     printer.data(&styles.paint(style, &line));
     if !finish.reason.is_empty() {
-        printer.data(&format!("  because: {}", finish.reason));
+        printer.data(&format!("  because: {}", shortened(&finish.reason, SHOWN)));
     }
     if let Some(head) = finish.head.filter(|_| state.operation != "down") {
         printer.data(&format!("  running: release {head}"));
     }
-    gates(printer, state);
+    if let Some(number) = unverified.filter(|_| finish.outcome == RunOutcome::Succeeded) {
+        let how = printer.hint("`mlctl deploy --phase verification` proves it");
+        printer.data(&format!("  not verified: nothing has proven release {number} yet; {how}"));
+    }
+    if let Some(folder) = evidence(state) {
+        printer.data(&format!("  evidence: {folder}"));
+    }
+    gates(printer, state, finish.outcome);
+    load(printer, state);
     serving(printer, state);
     for hint in next(state, front) {
-        printer.data(&hint);
+        printer.data(&printer.hint(&hint));
     }
 }
 
-/// Shows what the last gate said and whatever did not pass; the rest is a number, its lines were told before.
-fn gates(printer: &Printer, state: &RunState) {
+/// Returns the folder of the run's evidence: its files lie in one below it for each failure.
+fn evidence(state: &RunState) -> Option<String> {
+    let file = Path::new(state.evidence_files.first()?);
+    Some(file.parent()?.parent()?.display().to_string())
+}
+
+/// Shows whatever did not pass and, after a success, what the last gate said; the rest is a number, its lines were
+/// told before.
+fn gates(printer: &Printer, state: &RunState, outcome: RunOutcome) {
     let Some((last, _)) = state.gates.last() else { return };
-    let told = |(step, gate): &&(String, GateResult)| step == last || gate.verdict != Verdict::Pass;
+    let proves = |step: &String| step == last && outcome == RunOutcome::Succeeded;
+    let told = |(step, gate): &&(String, GateResult)| proves(step) || gate.verdict != Verdict::Pass;
     let shown: Vec<_> = state.gates.iter().filter(told).collect();
     let others = state.gates.len() - shown.len();
     if others > 0 {
-        printer.data(&format!("  {others} other checks passed"));
+        let other = if shown.is_empty() { "" } else { "other " };
+        let noun = if others == 1 { "check" } else { "checks" };
+        printer.data(&format!("  {others} {other}{noun} passed"));
+    }
+    if shown.is_empty() {
+        return;
     }
     let table = gate_table(shown.into_iter().map(|(_, gate)| gate));
     printer.data("");
     printer.table(&table);
+}
+
+/// Shows each endpoint of a load whose result did not pass: which of them it was.
+fn load(printer: &Printer, state: &RunState) {
+    let failed = |gate: &GateResult| gate.verdict != Verdict::Pass;
+    let judged = |report: &LoadReport| {
+        let told = |gate: &GateResult| report.verdicts.iter().any(|each| each.got == gate.got);
+        report.verdicts.iter().any(failed) && state.gates.iter().any(|(_, gate)| failed(gate) && told(gate))
+    };
+    for (_, report) in state.loads.iter().filter(|(_, report)| judged(report)) {
+        printer.data("");
+        printer.table(&endpoint_table(report));
+    }
 }
 
 /// Shows which item runs which release, when not everything runs the same.
@@ -73,7 +117,8 @@ fn next(state: &RunState, front: Option<&str>) -> Vec<String> {
         .values()
         .flat_map(|p| p.steps.values())
         .any(|step| matches!(&step.progress, StepProgress::Finished { outcome: Outcome::Failed, .. }));
-    let suspect = state.evidence.first().map(|(item, _, _)| item.name.clone());
+    let workload = |item: &&ItemId| item.kind == ItemKind::Workload;
+    let suspect = state.evidence.iter().map(|(item, _, _)| item).find(workload).map(|item| item.name.clone());
     let mut hints = vec![String::new()];
     match finish.outcome {
         RunOutcome::Succeeded => {
@@ -90,7 +135,7 @@ fn next(state: &RunState, front: Option<&str>) -> Vec<String> {
         RunOutcome::Interrupted => {
             hints.push(format!("  {}", carry_on(&state.operation)));
         }
-        RunOutcome::LeaseLost => hints.push("  mlctl runs            who holds the lock now".to_owned()),
+        RunOutcome::LeaseLost => hints.push("  mlctl lock show       who holds the lock now".to_owned()),
         _ => {
             if let Some(suspect) = suspect.filter(|_| failed_step) {
                 hints.push(format!("  mlctl logs {suspect} --previous    what it said"));

@@ -13,6 +13,12 @@ pub fn duration(ms: u64) -> String {
     }
 }
 
+/// Returns a moment as people read it, to the second and in UTC; JSON has the whole.
+#[must_use]
+pub fn to_the_second(at: jiff::Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
 /// Says how an interrupted run is carried on: a release by its journal, an act by doing it once more.
 #[must_use]
 pub fn carry_on(operation: &str) -> &'static str {
