@@ -74,7 +74,7 @@ pub async fn execute(request: &RunRequest<'_>, ports: Ports<'_>) -> RunReport {
         seq: AtomicU64::new(0),
     };
     let records = request.replay.map_or(&[][..], |replay| &replay.records);
-    let journal = Writer::after(records, request.journal, ports.clock);
+    let journal = Writer::after(request.run, records, request.journal, ports.clock);
     let (sender, _) = watch::channel(BTreeMap::new());
     let observer = Observer {
         orchestrator: ports.orchestrator,

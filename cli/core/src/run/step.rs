@@ -96,7 +96,8 @@ impl Engine<'_> {
         }
     }
 
-    /// Records how a step ended, then tells it; a record that cannot be written is how it ended.
+    /// Records how a step ended, then tells it. A record that cannot be written is how it ended, beside what it failed
+    /// by before.
     async fn end_step(
         &self,
         phase: &str,
@@ -105,11 +106,7 @@ impl Engine<'_> {
         started: Instant,
     ) -> Result<Outcome, StepError> {
         if let Err(error) = self.record_step(phase, step, note.outcome, &note.text).await {
-            // What it failed for is known, whether it can be written down or not.
-            let text = match note.outcome {
-                Outcome::Failed | Outcome::Warning => format!("{}; {error}", note.text),
-                _ => error.to_string(),
-            };
+            let (error, text) = beside(error, note);
             let failed = StepNote { outcome: failed_outcome(&error), text };
             self.finish_step(phase, step, &failed, started);
             return Err(error);
@@ -243,6 +240,23 @@ impl Engine<'_> {
         let (phase, step) = (phase.to_owned(), step.id.clone());
         self.record(Entry::StepDone { phase, step, outcome, note: note.to_owned() }).await
     }
+}
+
+/// Returns why a step could not be recorded, and what is said of it then: both name what it failed by itself.
+fn beside(unrecorded: StepError, note: &StepNote) -> (StepError, String) {
+    if matches!(note.outcome, Outcome::Success | Outcome::Skipped) {
+        let text = unrecorded.to_string();
+        return (unrecorded, text);
+    }
+    let text = format!("{}; then: {unrecorded}", note.text);
+    let error = match unrecorded {
+        StepError::Journal(mut error) => {
+            error.reason = format!("{}; it was to hold: {}", error.reason, note.text);
+            StepError::Journal(error)
+        }
+        other => other,
+    };
+    (error, text)
 }
 
 /// Returns the seed of one attempt at a step. What an attempt makes by its seed may outlive it when the process is
