@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::CancelLevel;
-use super::context::StepContext;
+use super::context::{StepContext, lock};
 use super::engine::{DONE_BEFORE, Engine, describe, failed_outcome, millis, not_run, step_items};
 use super::journal::Entry;
 use super::observe::Place;
@@ -69,11 +69,14 @@ impl Engine<'_> {
                     attempt += 1;
                 }
                 Err(error) if step.on_failure == StepFailure::Continue && may_continue(&error) => {
-                    let note = StepNote { outcome: Outcome::Warning, text: error.to_string() };
+                    let note = StepNote { outcome: Outcome::Warning, text: self.starred(&error).await };
+                    // There is no evidence of it; the next failure learns anew.
+                    lock(&self.known).take();
                     return self.end_step(phase, step, &note, started).await;
                 }
                 Err(error) => {
-                    let note = StepNote { outcome: failed_outcome(&error), text: error.to_string() };
+                    let text = self.starred(&error).await;
+                    let note = StepNote { outcome: failed_outcome(&error), text };
                     if matches!(error, StepError::LeaseLost) {
                         // Whoever carried the run on meanwhile writes its journal.
                         self.finish_step(phase, step, &note, started);
