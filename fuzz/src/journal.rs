@@ -93,7 +93,7 @@ fn write(entries: &[Entry]) -> String {
     let kept = Kept::default();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let clock: &dyn Clock = &SystemClock;
-    let writer = Writer::after(&[], &kept, clock);
+    let writer = Writer::after("run", &[], &kept, clock);
     runtime.block_on(async {
         for entry in entries {
             writer.append(entry.clone()).await.unwrap();

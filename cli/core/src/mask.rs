@@ -6,6 +6,7 @@
 //! cannot find is a value that a program has encrypted, compressed or cut in two.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 
 use serde_json::Value;
 
@@ -159,16 +160,39 @@ fn without_passwords(text: &str) -> String {
     while let Some(at) = rest.find("://") {
         let (before, after) = rest.split_at(at + 3);
         masked.push_str(before);
-        let ends = |c: char| c.is_whitespace() || "/?#\"'<>`|\\".contains(c);
-        let (authority, later) = after.split_at(after.find(ends).unwrap_or(after.len()));
-        match authority.rsplit_once('@').and_then(|(user, host)| Some((user.split_once(':')?.0, host))) {
-            Some((user, host)) => masked.extend([user, ":", STARS, "@", host]),
-            None => masked.push_str(authority),
+        rest = after;
+        if let Some(password) = leading_password(after, in_prose) {
+            masked.extend([&after[..password.start], STARS]);
+            rest = &after[password.end..];
         }
-        rest = later;
     }
     masked.push_str(rest);
     masked
+}
+
+/// Returns the passwords of the URLs in a value, as they stand there. Nothing but the URL's own signs ends them there:
+/// a value is no prose.
+pub(crate) fn url_passwords(value: &str) -> impl Iterator<Item = &str> {
+    value.match_indices("://").filter_map(|(at, _)| {
+        let after = &value[at + 3..];
+        leading_password(after, in_value).map(|password| &after[password])
+    })
+}
+
+fn in_value(c: char) -> bool {
+    "/?#".contains(c)
+}
+
+fn in_prose(c: char) -> bool {
+    in_value(c) || c.is_whitespace() || "\"'<>`|\\".contains(c)
+}
+
+/// Returns where the password stands in what follows the `://` of a URL; `ends` is what ends host and port.
+fn leading_password(after: &str, ends: fn(char) -> bool) -> Option<Range<usize>> {
+    let authority = &after[..after.find(ends).unwrap_or(after.len())];
+    let end = authority.rfind('@')?;
+    let start = authority[..end].find(':')? + 1;
+    Some(start..end)
 }
 
 /// Stars a word where neither a letter nor a digit is beside it.

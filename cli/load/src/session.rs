@@ -162,12 +162,12 @@ fn pick(body: &Bytes, pointer: &str) -> Option<String> {
     }
 }
 
-/// Returns the first line of an answer, harmless to a terminal, short, and without passwords of URLs.
+/// Returns the first line of an answer, harmless to a terminal, without passwords of URLs and short.
 fn first_line(body: &Bytes) -> String {
     let text = String::from_utf8_lossy(body);
     let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("(no body)");
-    let line: String = line.chars().filter(|c| !c.is_control()).take(SHOWN).collect();
-    Mask::default().text(&line)
+    let plain: String = line.chars().filter(|c| !c.is_control()).collect();
+    Mask::default().text(&plain).chars().take(SHOWN).collect()
 }
 
 #[cfg(test)]
@@ -187,6 +187,14 @@ mod tests {
             assert_eq!(pick(&body, pointer).as_deref(), wanted, "{pointer}");
         }
         assert_eq!(pick(&Bytes::from("<html>"), ""), None);
+    }
+
+    #[test]
+    fn a_first_line_tells_no_password_of_a_url() {
+        let body = Bytes::from("cannot connect postgres://u:pw@db/x\nmore");
+        assert_eq!(first_line(&body), "cannot connect postgres://u:***@db/x");
+        let long = format!("{} postgres://u:{}@db", "x".repeat(SHOWN - 20), "p".repeat(40));
+        assert!(!first_line(&Bytes::from(long)).contains("pp"), "starred before it is cut");
     }
 
     #[test]

@@ -210,8 +210,7 @@ impl From<LoadError> for CommandError {
         let status = match error.fault {
             LoadFault::Profile => ExitStatus::InvalidInput,
             LoadFault::Client | LoadFault::NoAnswer => ExitStatus::Unreachable,
-            // Out of service says nothing about how it serves.
-            LoadFault::Answer(503) => ExitStatus::GateInconclusive,
+            fault if fault.is_out_of_service() => ExitStatus::GateInconclusive,
             LoadFault::Answer(_) => ExitStatus::GateFailed,
         };
         Self::of(status, &error)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::{Timestamp, Unit};
+use jiff::Timestamp;
 use mlctl_core::ports::{
     ErrorKind, Fence, Lease, LockHolder, LockRequest, LockState, Orchestrator, OrchestratorError, Turn,
     Waiter,
@@ -12,6 +12,7 @@ use mlctl_core::ports::{
 
 use crate::error::{CommandError, ExitStatus};
 use crate::output::Printer;
+use crate::output::report::to_the_second;
 
 /// How long the lock lives without renewal.
 pub const TTL: Duration = Duration::from_secs(15);
@@ -116,10 +117,10 @@ pub(crate) async fn judged(lease: &dyn Lease, error: CommandError) -> CommandErr
 
 /// Says what one who waits in line waits for.
 fn waiting(state: &LockState, request: &LockRequest, until: Timestamp) -> String {
-    let until = second(until);
+    let until = to_the_second(until);
     let own = state.line.iter().find(|waiter| waiter.request == *request);
     let place = own.zip(state.place(request)).map(|(own, place)| {
-        format!(", place {place} of {} in line since {}", state.line.len(), second(own.since))
+        format!(", place {place} of {} in line since {}", state.line.len(), to_the_second(own.since))
     });
     let place = place.unwrap_or_default();
     format!("waiting for the lock until {until}{place}: {}", who(state))
@@ -162,7 +163,7 @@ pub fn lost(error: &OrchestratorError) -> CommandError {
 #[must_use]
 pub fn holder_sentence(holder: &LockHolder) -> String {
     let LockRequest { operation, operator, run, pid, .. } = &holder.request;
-    let (since, expires) = (second(holder.since), second(holder.expires));
+    let (since, expires) = (to_the_second(holder.since), to_the_second(holder.expires));
     format!(
         "{operation} by {operator} (run {run}, pid {pid}) since {since}, expires {expires} unless renewed"
     )
@@ -171,19 +172,5 @@ pub fn holder_sentence(holder: &LockHolder) -> String {
 /// Says who waits for it.
 fn waiter_sentence(waiter: &Waiter) -> String {
     let LockRequest { operation, operator, run, pid, .. } = &waiter.request;
-    format!("{operation} by {operator} (run {run}, pid {pid}), in line since {}", second(waiter.since))
-}
-
-/// Says who holds the lock now, for `status`.
-///
-/// # Errors
-/// A target that does not answer.
-pub async fn lock_sentence(orchestrator: &dyn Orchestrator) -> Result<Option<String>, CommandError> {
-    Ok(orchestrator.lock_holder().await?.as_ref().map(holder_sentence))
-}
-
-/// Returns a time to the second, which is as much as people read.
-#[must_use]
-pub fn second(at: Timestamp) -> Timestamp {
-    at.round(Unit::Second).unwrap_or(at)
+    format!("{operation} by {operator} (run {run}, pid {pid}), in line since {}", to_the_second(waiter.since))
 }

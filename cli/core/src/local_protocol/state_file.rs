@@ -72,6 +72,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn debug_output_shows_no_content() {
+        let change = StateChange::Write { path: "secrets/key/1".to_owned(), content: "hunter2".to_owned() };
+        assert_eq!(format!("{change:?}"), "Write(secrets/key/1, 7 bytes)");
+    }
+
+    #[test]
     fn nothing_leads_out_of_what_clients_keep() {
         for (path, allowed) in [
             ("head.json", true),

@@ -34,7 +34,8 @@ pub trait OverrideStore: Send + Sync {
     async fn end(&self, id: &str, fence: Fence) -> Result<bool>;
 }
 
-/// Keeps journals of runs, written ahead: a line is durable, here and on the target, when `append` returns.
+/// Keeps journals of runs, written ahead: a line is durable on the target when `append` returns. The copy at home
+/// follows, and may end early.
 #[async_trait]
 pub trait Journal: Send + Sync {
     /// Appends one line (without newline).

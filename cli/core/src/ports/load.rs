@@ -88,6 +88,17 @@ pub enum LoadFault {
     Answer(u16),
 }
 
+/// What the public front answers while it is closed to users.
+const UNAVAILABLE: u16 = 503;
+
+impl LoadFault {
+    /// Says whether the system was out of service, which says nothing about how it serves.
+    #[must_use]
+    pub const fn is_out_of_service(self) -> bool {
+        matches!(self, Self::Answer(UNAVAILABLE))
+    }
+}
+
 /// A load run that could not even begin.
 #[derive(Debug, thiserror::Error)]
 #[error("load profile against {base}: {reason}")]

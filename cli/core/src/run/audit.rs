@@ -78,6 +78,18 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// Returns the finding that a copy is there and cannot be read.
+    #[must_use]
+    pub fn unreadable(place: Place, reason: impl Into<String>) -> Self {
+        Self::whole(place, Level::Bad, "unreadable", reason)
+    }
+
+    /// Says whether it comes from comparing the two copies, which are read one after the other.
+    #[must_use]
+    pub fn is_of_both(&self) -> bool {
+        ["short", "differs"].contains(&self.what)
+    }
+
     fn whole(place: Place, level: Level, what: &'static str, text: impl Into<String>) -> Self {
         Self { place, level, line: None, seq: None, what, text: text.into(), repair: None }
     }

@@ -17,6 +17,7 @@ use super::recover::{Decision, decide};
 use super::span::{Span, wall};
 use crate::event::{EventKind, EventSink, Outcome, RunOutcome};
 use crate::item::ItemId;
+use crate::mask::Mask;
 use crate::plan::{Phase, Plan, Step};
 use crate::ports::{ErrorKind, Journal, Lease};
 use crate::release::Operator;
@@ -74,7 +75,7 @@ pub async fn execute(request: &RunRequest<'_>, ports: Ports<'_>) -> RunReport {
         seq: AtomicU64::new(0),
     };
     let records = request.replay.map_or(&[][..], |replay| &replay.records);
-    let journal = Writer::after(records, request.journal, ports.clock);
+    let journal = Writer::after(request.run, records, request.journal, ports.clock);
     let (sender, _) = watch::channel(BTreeMap::new());
     let observer = Observer {
         orchestrator: ports.orchestrator,
@@ -93,6 +94,7 @@ pub async fn execute(request: &RunRequest<'_>, ports: Ports<'_>) -> RunReport {
         journal: &journal,
         observer: &observer,
         shared: Shared::after(request.replay),
+        known: Mutex::default(),
         changed: AtomicBool::new(false),
     };
     let report = tokio::select! {
@@ -162,6 +164,8 @@ pub(super) struct Engine<'a> {
     pub(super) journal: &'a Writer<'a>,
     pub(super) observer: &'a Observer<'a>,
     pub(super) shared: Shared,
+    /// What was learnt to star the last failure.
+    pub(super) known: Mutex<Option<(Mask, Option<String>)>>,
     /// True once a write of a phase that can be rolled back may have happened.
     pub(super) changed: AtomicBool,
 }
@@ -312,7 +316,7 @@ impl Engine<'_> {
         let judges = !failure.step.action.is_change() && plan.release.as_ref().is_some_and(|r| !r.creates);
         let changed = self.changed.load(Ordering::Relaxed) || judges;
         let decision = decide(&failure.error, failure.step.on_failure, plan, changed);
-        let reason = format!("{}: {}", failure.step.title, failure.error);
+        let reason = format!("{}: {}", failure.step.title, self.starred(&failure.error).await);
         self.save_evidence(&failure).await;
         match decision {
             Decision::End(RunOutcome::Interrupted) => {

@@ -16,7 +16,7 @@ use crate::item::{Item, ItemId, ItemKind};
 use crate::mask::Mask;
 use crate::plan::Step;
 use crate::ports::{LogLine, LogQuery, ProbeAnswer, ProbeRequest, TargetEvent, Write};
-use crate::steps::Action;
+use crate::steps::{Action, StepError};
 
 /// How long gathering evidence may hold up the way back.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -54,11 +54,15 @@ impl Engine<'_> {
     /// secrets that have to be starred, and for everything else at once.
     pub(super) async fn save_evidence(&self, failure: &Failure) {
         let Failure { step, error, .. } = failure;
+        let known = lock(&self.known).take();
         let Some(kind) = Kind::of(error, &step.action) else { return };
         let lives = self.observer.sender.borrow().clone();
         let (mut subjects, named) = kind.subjects(error, &step.action, &lives);
         let beyond = subjects.split_off(subjects.len().min(MOST_ITEMS));
-        let (mask, unread) = self.mask().await;
+        let (mask, unread) = match known {
+            Some(known) => known,
+            None => self.mask().await,
+        };
         let system = ItemId::new(ItemKind::Namespace, &self.request.plan.system);
         self.tell_evidence(failure, (&system, true), &mask, (Sort::Failure, vec![error.to_string()]));
         let said: Vec<String> = results(error).iter().map(result_line).collect();
@@ -115,6 +119,22 @@ impl Engine<'_> {
             cut,
             file: None,
         });
+    }
+
+    /// Returns what a step failed by with every secret starred: it goes to the journal, the events and the release. What
+    /// was learnt for that is kept for the evidence, which comes next.
+    pub(super) async fn starred(&self, error: &StepError) -> String {
+        if matches!(error, StepError::Cancelled | StepError::LeaseLost | StepError::Journal(_)) {
+            return error.to_string();
+        }
+        let known = lock(&self.known).take();
+        let known = match known {
+            Some(known) => known,
+            None => self.mask().await,
+        };
+        let text = known.0.text(&error.to_string());
+        *lock(&self.known) = Some(known);
+        text
     }
 
     /// Learns every secret that the target holds or the plan names, and says which one could not be read: what a

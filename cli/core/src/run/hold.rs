@@ -1,7 +1,8 @@
 //! The run's hold on the target: its lease, renewed beside the work and made sure of before each effect.
 //!
-//! A process that did not run for a while (stopped, starved, its machine asleep) wakes in the middle of its work, and
-//! the lease may be another's by then. Fences keep its late writes off the target; this keeps it from beginning any.
+//! A process that did not run for a while (stopped, starved) wakes in the middle of its work, and the lease may be
+//! another's by then. This keeps it from beginning a write. A machine that slept is not noticed: the clock used here
+//! stands still meanwhile. The target's fence refuses what comes late, whatever the cause.
 
 use std::convert::Infallible;
 use std::sync::{Mutex, OnceLock};

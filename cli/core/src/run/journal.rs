@@ -1,7 +1,8 @@
 //! The write-ahead journal of a run: what it is about to do, what it did, what was there before.
 //!
-//! Not a reader of events: an intent is durable here and on the target before its effect begins. Each record carries
-//! the hash of the one before, so that a lost or changed record shows. Progress and statuses are not in it.
+//! Not a reader of events: an intent is durable on the target before its effect begins; the copy at home follows and
+//! may end early. Each record carries the hash of the one before, so that a lost or changed record shows. Progress and
+//! statuses are not in it.
 
 mod chain;
 
@@ -236,6 +237,7 @@ pub fn follows(last: Option<&str>, line: &str) -> bool {
 
 /// Appends records behind a chain.
 pub struct Writer<'a> {
+    run: &'a str,
     journal: &'a dyn Journal,
     clock: &'a dyn Clock,
     last: Mutex<(u64, String)>,
@@ -243,9 +245,9 @@ pub struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     /// Returns a writer that goes on after the records read.
-    pub fn after(records: &[Record], journal: &'a dyn Journal, clock: &'a dyn Clock) -> Self {
+    pub fn after(run: &'a str, records: &[Record], journal: &'a dyn Journal, clock: &'a dyn Clock) -> Self {
         let last = records.last().map_or_else(|| (0, FIRST.to_owned()), |r| (r.seq, r.hash.clone()));
-        Self { journal, clock, last: Mutex::new(last) }
+        Self { run, journal, clock, last: Mutex::new(last) }
     }
 
     /// Returns the number of the last record.
@@ -267,8 +269,12 @@ impl<'a> Writer<'a> {
             entry,
         };
         record.hash = hash(&record);
-        let failed =
-            |reason: String| JournalError { operation: "write", run: String::new(), reason, source: None };
+        let failed = |reason: String| JournalError {
+            operation: "write",
+            run: self.run.to_owned(),
+            reason,
+            source: None,
+        };
         let line = serde_json::to_string(&record).map_err(|error| failed(error.to_string()))?;
         if line.len() > LONGEST {
             // It could be written, and never be read again.

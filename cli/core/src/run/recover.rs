@@ -78,14 +78,15 @@ impl Engine<'_> {
         for step in &phase.steps {
             if let Err(error) = self.step(&phase.name, step, None, None).await {
                 let failure = Failure { phase: phase.name.clone(), step: step.clone(), error };
+                let why = self.starred(&failure.error).await;
                 self.save_evidence(&failure).await;
-                return self.rollback_failed(phase, started, &reason, &failure.error).await;
+                return self.rollback_failed(phase, started, &reason, (&failure.error, &why)).await;
             }
         }
         let fence = self.hold.fence();
         let head = async || Ok(self.ports.releases.set_head(fallback.release, fence).await?);
         if let Err(error) = self.patiently(head).await {
-            return self.rollback_failed(phase, started, &reason, &error).await;
+            return self.rollback_failed(phase, started, &reason, (&error, &error.to_string())).await;
         }
         self.finish_rollback(phase, Outcome::Success, started);
         self.close(RunOutcome::RolledBack, reason).await
@@ -96,13 +97,13 @@ impl Engine<'_> {
         phase: &Phase,
         started: tokio::time::Instant,
         reason: &str,
-        error: &StepError,
+        (error, why): (&StepError, &str),
     ) -> RunReport {
         self.finish_rollback(phase, Outcome::Failed, started);
         if matches!(error, StepError::LeaseLost) {
             return self.lease_lost(&format!("{reason}; going back failed"));
         }
-        let reason = format!("{reason}; going back failed: {error}");
+        let reason = format!("{reason}; going back failed: {why}");
         match error {
             StepError::Cancelled => {
                 // Not closed: `--resume` goes on with the way back.

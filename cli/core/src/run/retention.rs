@@ -28,16 +28,25 @@ pub const AT_ONCE: usize = 200;
 /// Returns the runs that go, oldest first. What is not the name of a run is never among them, nor what is spared.
 #[must_use]
 pub fn outdated(names: &[String], keep: Keep, now: Timestamp, spared: &BTreeSet<String>) -> Vec<String> {
+    let goes = due(names, keep, now).into_iter().filter(|name| !spared.contains(*name));
+    goes.take(AT_ONCE).cloned().collect()
+}
+
+/// Returns every run that was kept long enough, oldest first.
+fn due(names: &[String], keep: Keep, now: Timestamp) -> Vec<&String> {
     let mut runs: Vec<(Timestamp, &String)> =
         names.iter().filter_map(|name| Some((began(name)?, name))).collect();
     runs.sort_unstable();
     let surplus = runs.len().saturating_sub(keep.runs);
     let old = |at: Timestamp| now.duration_since(at).unsigned_abs() >= keep.age && at < now;
-    let goes = runs
-        .iter()
-        .enumerate()
-        .filter(|(nth, (at, name))| (*nth < surplus || old(*at)) && !spared.contains(*name));
-    goes.map(|(_, (_, name))| (*name).clone()).take(AT_ONCE).collect()
+    let goes = runs.iter().enumerate().filter(|(nth, (at, _))| *nth < surplus || old(*at));
+    goes.map(|(_, (_, name))| *name).collect()
+}
+
+/// Says whether a run is among those that go, however many portions come before it.
+#[must_use]
+pub fn is_outdated(run: &str, names: &[String], keep: Keep, now: Timestamp) -> bool {
+    due(names, keep, now).iter().any(|name| *name == run)
 }
 
 /// Returns when a run began; none for a name that is not a run's.

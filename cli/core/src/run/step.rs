@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::CancelLevel;
-use super::context::StepContext;
+use super::context::{StepContext, lock};
 use super::engine::{DONE_BEFORE, Engine, describe, failed_outcome, millis, not_run, step_items};
 use super::journal::Entry;
 use super::observe::Place;
@@ -69,11 +69,14 @@ impl Engine<'_> {
                     attempt += 1;
                 }
                 Err(error) if step.on_failure == StepFailure::Continue && may_continue(&error) => {
-                    let note = StepNote { outcome: Outcome::Warning, text: error.to_string() };
+                    let note = StepNote { outcome: Outcome::Warning, text: self.starred(&error).await };
+                    // There is no evidence of it; the next failure learns anew.
+                    lock(&self.known).take();
                     return self.end_step(phase, step, &note, started).await;
                 }
                 Err(error) => {
-                    let note = StepNote { outcome: failed_outcome(&error), text: error.to_string() };
+                    let text = self.starred(&error).await;
+                    let note = StepNote { outcome: failed_outcome(&error), text };
                     if matches!(error, StepError::LeaseLost) {
                         // Whoever carried the run on meanwhile writes its journal.
                         self.finish_step(phase, step, &note, started);
@@ -96,7 +99,8 @@ impl Engine<'_> {
         }
     }
 
-    /// Records how a step ended, then tells it; a record that cannot be written is how it ended.
+    /// Records how a step ended, then tells it. A record that cannot be written is how it ended, beside what it failed
+    /// by before.
     async fn end_step(
         &self,
         phase: &str,
@@ -105,11 +109,7 @@ impl Engine<'_> {
         started: Instant,
     ) -> Result<Outcome, StepError> {
         if let Err(error) = self.record_step(phase, step, note.outcome, &note.text).await {
-            // What it failed for is known, whether it can be written down or not.
-            let text = match note.outcome {
-                Outcome::Failed | Outcome::Warning => format!("{}; {error}", note.text),
-                _ => error.to_string(),
-            };
+            let (error, text) = beside(error, note);
             let failed = StepNote { outcome: failed_outcome(&error), text };
             self.finish_step(phase, step, &failed, started);
             return Err(error);
@@ -243,6 +243,23 @@ impl Engine<'_> {
         let (phase, step) = (phase.to_owned(), step.id.clone());
         self.record(Entry::StepDone { phase, step, outcome, note: note.to_owned() }).await
     }
+}
+
+/// Returns why a step could not be recorded, and what is said of it then: both name what it failed by itself.
+fn beside(unrecorded: StepError, note: &StepNote) -> (StepError, String) {
+    if matches!(note.outcome, Outcome::Success | Outcome::Skipped) {
+        let text = unrecorded.to_string();
+        return (unrecorded, text);
+    }
+    let text = format!("{}; then: {unrecorded}", note.text);
+    let error = match unrecorded {
+        StepError::Journal(mut error) => {
+            error.reason = format!("{}; it was to hold: {}", error.reason, note.text);
+            StepError::Journal(error)
+        }
+        other => other,
+    };
+    (error, text)
 }
 
 /// Returns the seed of one attempt at a step. What an attempt makes by its seed may outlive it when the process is

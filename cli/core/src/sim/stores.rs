@@ -199,6 +199,7 @@ impl StoreAdmin for Sim {
                     unreachable: false,
                 });
             }
+            lease.renew().await.map_err(|error| refused("roll back", error))?;
             self.change("roll_back", service, Some(lease.fence()), |world, _| {
                 world.migrations.entry(service.clone()).or_default().pop();
                 Ok(((), Some(format!("roll back {service} {:04}_{}", kept.version, kept.name))))

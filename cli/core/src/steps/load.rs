@@ -9,9 +9,7 @@ use crate::ports::{LoadError, LoadFault, LoadReport, LoadRequest, LoadTick};
 use crate::run::StepContext;
 use crate::system::LoadProfile;
 
-/// What the public front answers to users while maintenance is on.
-const UNAVAILABLE: u16 = 503;
-/// The class of such answers in a report.
+/// The class of answers that a front closed to users gives, in a report.
 const UNAVAILABLE_CLASS: &str = "status_503";
 
 /// Parameters of `load`.
@@ -72,7 +70,7 @@ impl Load {
     async fn did_not_begin(&self, context: &StepContext<'_>, error: LoadError) -> StepError {
         let why = match error.fault {
             LoadFault::Profile | LoadFault::Client => error.to_string(),
-            LoadFault::Answer(UNAVAILABLE) => match maintenance(context).await {
+            fault if fault.is_out_of_service() => match maintenance(context).await {
                 Some(maintenance) => format!("{error}; {}", in_the_way(&maintenance)),
                 None => return error.into(),
             },

@@ -1,7 +1,9 @@
 //! `mlctl audit`: whether the journals still say what was written, and all of them as one stream.
 
 use clap::{Args, Subcommand};
-use mlctl_core::ports::{Lease, RunMirror};
+use jiff::Timestamp;
+use mlctl_core::clock::{Clock as _, SystemClock};
+use mlctl_core::ports::{ErrorKind, Lease, RunMirror};
 use mlctl_core::run::audit::{Finding, Level, Place, Repair, compare};
 use mlctl_core::run::journal::{self, Findings};
 use mlctl_core::run::retention;
@@ -49,14 +51,11 @@ pub(super) async fn run(
     match &args.act {
         Act::Export { run } => export(&session, printer, run.as_deref()).await,
         Act::Verify { run, repair: false, .. } => {
-            let holder = session.target.orchestrator.lock_holder().await?;
-            let at_work = holder.map(|holder| holder.request.run);
-            let audit = verify(&session, run.as_deref(), at_work.as_deref(), false).await?;
-            Ok(audit.tell(printer))
+            Ok(verify(&session, run.as_deref(), false).await?.tell(printer))
         }
         Act::Verify { run, lock, .. } => {
             let conduct = Conduct::new(&session, settings, printer, lock.wait())?;
-            let repair = async |_: &dyn Lease| verify(&session, run.as_deref(), None, true).await;
+            let repair = async |_: &dyn Lease| verify(&session, run.as_deref(), true).await;
             Ok(conduct.with_lease("audit repair", repair).await?.tell(printer))
         }
     }
@@ -157,12 +156,9 @@ impl Looked {
 }
 
 /// Looks at every run of both places, or at the one asked for.
-async fn verify(
-    session: &Session,
-    asked: Option<&str>,
-    at_work: Option<&str>,
-    repair: bool,
-) -> Result<Audit, CommandError> {
+async fn verify(session: &Session, asked: Option<&str>, repair: bool) -> Result<Audit, CommandError> {
+    // Before anything is read: a run that ends meanwhile may be seen in the middle of its last record.
+    let at_work = at_work(session, repair).await?;
     let mirror = session.target.mirror.as_ref();
     let mirrored = mirror.list().await?;
     let home = session.runs.names().map_err(|error| {
@@ -180,22 +176,48 @@ async fn verify(
     };
     let mut audit = Audit::default();
     for run in wanted {
-        // Older than everything the target keeps: it was pruned there, or the target began anew.
-        let expected = mirrored.first().is_some_and(|oldest| *oldest <= run);
-        audit.runs.push(look(session, &run, expected, at_work, repair).await?);
+        let expected = expected(&run, &mirrored, SystemClock.now());
+        let at_work = at_work.as_deref() == Some(&*run);
+        let mut looked = look(session, &run, expected, at_work, repair).await?;
+        if !repair && !at_work && looked.findings.iter().any(|(finding, _)| finding.is_of_both()) {
+            // One that began since wrote between the two reads; it may have ended by now.
+            let at_work = self::at_work(session, repair).await?.as_deref() == Some(&*run);
+            looked = look(session, &run, expected, at_work, repair).await?;
+        }
+        audit.runs.push(looked);
     }
     Ok(audit)
+}
+
+/// Returns the run that holds the lock; none while a repair holds it.
+async fn at_work(session: &Session, repair: bool) -> Result<Option<String>, CommandError> {
+    if repair {
+        return Ok(None);
+    }
+    let holder = session.target.orchestrator.lock_holder().await?;
+    Ok(holder.map(|holder| holder.request.run))
+}
+
+/// Says whether the target should have a run's journal. What is older than everything it keeps was pruned there, or the
+/// target began anew; what retention lets go may be gone, though an older run that is still needed was kept.
+fn expected(run: &str, mirrored: &[String], now: Timestamp) -> bool {
+    if mirrored.first().is_none_or(|oldest| run < oldest.as_str()) {
+        return false;
+    }
+    let mut names = mirrored.to_vec();
+    names.push(run.to_owned());
+    names.sort_unstable();
+    names.dedup();
+    !retention::is_outdated(run, &names, retention::RUNS, now)
 }
 
 async fn look(
     session: &Session,
     run: &str,
     expected: bool,
-    at_work: Option<&str>,
+    at_work: bool,
     repair: bool,
 ) -> Result<Looked, CommandError> {
-    let mirror = session.target.mirror.as_ref();
-    let at_work = at_work == Some(run);
     let path = session.runs.journal_path(run);
     let home = match inspect_file(&path) {
         Ok(found) => Some(found),
@@ -205,9 +227,13 @@ async fn look(
             return Err(CommandError::new(ExitStatus::Bug, text).hint("see who owns the file"));
         }
     };
-    let target = mirror.read(run).await?.map(|text| journal::inspect(text.as_bytes()));
-    let mut findings = Vec::new();
-    let compared = if expected || target.is_some() { home.as_ref() } else { None };
+    let (target, unread) = match read(session, run).await? {
+        Ok(text) => (text.map(|text| journal::inspect(text.as_bytes())), None),
+        Err(reason) => (None, Some(Finding::unreadable(Place::Target, reason))),
+    };
+    let mut findings: Vec<_> = unread.map(|finding| (finding, Mended::NotTried)).into_iter().collect();
+    // Beside a copy that cannot be read, the other one says nothing about what is missing.
+    let compared = if target.is_some() || (expected && findings.is_empty()) { home.as_ref() } else { None };
     for finding in compare(run, compared, target.as_ref(), at_work) {
         let mended = match finding.repair.filter(|_| repair) {
             None => Mended::NotTried,
@@ -221,6 +247,15 @@ async fn look(
     let count = |copy: Option<&Findings>| copy.map_or(0, |copy| copy.intact.len());
     let records = count(home.as_ref()).max(count(target.as_ref()));
     Ok(Looked { run: run.to_owned(), records, at_work, findings })
+}
+
+/// Reads a journal on the target; the inner error says why this one alone cannot be read.
+async fn read(session: &Session, run: &str) -> Result<Result<Option<String>, String>, CommandError> {
+    match session.target.mirror.read(run).await {
+        Ok(text) => Ok(Ok(text)),
+        Err(error) if error.kind == ErrorKind::Invalid => Ok(Err(error.to_string())),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Mends one finding. Only ever drops what is no whole record, and appends what the other copy has.
@@ -265,7 +300,16 @@ async fn export(
     };
     let mut broken = Vec::new();
     for run in wanted {
-        let text = mirror.read(&run).await?.unwrap_or_default();
+        let text = match read(session, &run).await? {
+            Ok(text) => text.unwrap_or_default(),
+            Err(reason) => {
+                printer.json_line(&serde_json::json!({"run": run, "broken": {
+                    "line": null, "seq": null, "what": "unreadable", "text": reason,
+                }}));
+                broken.push(run);
+                continue;
+            }
+        };
         let found = journal::inspect(text.as_bytes());
         for line in text.split_inclusive('\n').take(found.intact.len()) {
             let record: serde_json::Value = serde_json::from_str(line.trim_end()).unwrap_or_default();
@@ -284,4 +328,26 @@ async fn export(
     }
     printer.warning(&format!("not exported whole: {}; `mlctl audit verify` says more", broken.join(", ")));
     Ok(ExitStatus::GateFailed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_retention_lets_go_is_not_missed() {
+        let now: Timestamp = "2026-11-24T12:00:00Z".parse().unwrap();
+        let run = |days: u32| {
+            let at = now.saturating_sub(Duration::from_secs(24 * 60 * 60) * days).unwrap();
+            ulid::Ulid::from_parts(u64::try_from(at.as_millisecond()).unwrap(), days.into()).to_string()
+        };
+        // The head's run is needed however old it is.
+        let mirrored = [run(200), run(3), run(1)];
+        for (days, wanted) in [(300, false), (200, false), (120, false), (89, true), (3, true), (0, true)] {
+            assert_eq!(expected(&run(days), &mirrored, now), wanted, "{days}");
+        }
+        assert!(!expected(&run(1), &[], now));
+    }
 }

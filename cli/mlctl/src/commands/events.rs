@@ -45,7 +45,7 @@ pub(super) async fn run(
             &event.id.to_string(),
             event.replica.as_deref().unwrap_or_default(),
             &event.reason,
-            &crate::output::printer::strip_control(&event.text),
+            &crate::output::text::strip_control(&event.text),
         ]);
     }
     printer.table(&table);

@@ -5,7 +5,8 @@ use jiff::Timestamp;
 use mlctl_core::ports::{ErrorKind, LockHolder, LockState, Standing};
 
 use crate::error::{CommandError, ExitStatus};
-use crate::lock::{holder_sentence, second};
+use crate::lock::holder_sentence;
+use crate::output::report::to_the_second;
 use crate::output::{Printer, Style, Table, confirm};
 use crate::session::Session;
 use crate::settings::Settings;
@@ -73,7 +74,7 @@ fn show(printer: &Printer, target: &str, state: &LockState) {
             &request.operator.to_string(),
             &request.run,
             &request.pid.to_string(),
-            &second(waiter.since).to_string(),
+            &to_the_second(waiter.since),
         ]);
     }
     printer.table(&table);
@@ -91,9 +92,9 @@ fn describe(printer: &Printer, holder: &LockHolder, standing: Standing) {
     let row = |name: &str, text: &str| printer.data(&format!("  {name:<8} {text}"));
     row("run", &request.run);
     row("process", &format!("pid {} on {}", request.pid, request.operator.host));
-    row("since", &second(holder.since).to_string());
-    row("renewed", &second(renewed).to_string());
-    row("expires", &format!("{} unless renewed", second(holder.expires)));
+    row("since", &to_the_second(holder.since));
+    row("renewed", &to_the_second(renewed));
+    row("expires", &format!("{} unless renewed", to_the_second(holder.expires)));
     row("owner", &printer.out_styles().paint(style, alive));
 }
 

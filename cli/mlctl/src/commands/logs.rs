@@ -6,7 +6,7 @@ use mlctl_core::ports::LogQuery;
 use mlctl_core::system::units::TimeSpan;
 
 use crate::error::{CommandError, ExitStatus};
-use crate::output::printer::strip_control;
+use crate::output::text::strip_control;
 use crate::output::{Printer, Style};
 use crate::session::Session;
 use crate::settings::Settings;

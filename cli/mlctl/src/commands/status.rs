@@ -12,7 +12,7 @@ use mlctl_core::status::Status;
 use serde::Serialize;
 
 use crate::error::{CommandError, ExitStatus};
-use crate::lock::lock_sentence;
+use crate::lock::holder_sentence;
 use crate::output::report::{carry_on, to_the_second};
 use crate::output::{Printer, Style, Table};
 use crate::session::Session;
@@ -116,7 +116,7 @@ async fn ask(args: &StatusArgs, session: &Session) -> Result<Answer, CommandErro
         failed: newest.map(|release| release.number),
         running,
         interrupted: interrupted.map(|replay| interrupted_sentence(&replay)),
-        lock: lock_sentence(session.target.orchestrator.as_ref()).await?,
+        lock: holder.as_ref().map(holder_sentence),
         overrides: snapshot.overrides.clone(),
         items,
         replicas,
@@ -226,7 +226,7 @@ fn show(args: &StatusArgs, printer: &Printer, answer: &Answer) {
             (line.item.to_string(), None),
             (line.status.word().to_owned(), Some(style)),
             (ready, None),
-            (crate::output::printer::strip_control(&cause), None),
+            (crate::output::text::strip_control(&cause), None),
         ]);
     }
     printer.table(&table);

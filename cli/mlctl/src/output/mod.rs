@@ -2,13 +2,13 @@
 
 mod bug;
 mod load;
-pub(crate) mod printer;
+mod printer;
 mod prompt;
 pub mod report;
 mod streams;
 mod style;
 mod table;
-mod text;
+pub(crate) mod text;
 mod world;
 
 pub use bug::{tell_panics, without_telling};

@@ -2,9 +2,7 @@
 
 use serde::Serialize;
 
-pub use super::text::{shortened, strip_control};
-
-use super::text::SHOWN;
+use super::text::{SHOWN, shortened};
 use super::{Style, Styles, Table, World};
 use crate::error::CommandError;
 use crate::settings::{OutputFormat, OutputSettings};

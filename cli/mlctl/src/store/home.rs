@@ -100,7 +100,7 @@ mod tests {
             (None, ""),
             (None, "a\nb\n"),
             (Some("a\nb\n"), "a\nb\n"),
-            // Killed between the two copies, or in the middle of a line.
+            // Ahead of the target, whose end was cut off; or cut off itself, in the middle of a line.
             (Some("a\nb\n"), "a\n"),
             (Some("a\n{\"se"), "a\n"),
             (Some("a\n\0\0\0\0"), "a\nb\n"),

@@ -157,6 +157,26 @@ async fn a_mirror_that_refuses_stops_the_run_and_leaves_both_copies_alike() {
 }
 
 #[tokio::test]
+async fn a_journal_that_cannot_be_read_is_a_finding_and_hides_no_other() {
+    let seal = Seal::new("unreadable-journal.toml");
+    seal.mlctl(&["deploy"]).await;
+    seal.mlctl(&["scale", "api=3"]).await;
+    let told = seal.mlctl(&["audit", "verify"]).await;
+    assert_eq!(told.status, ExitStatus::GateFailed, "{}", told.whole());
+    assert!(told.stdout.contains("the target's copy: read_journal "), "{}", told.whole());
+    assert!(told.stdout.ends_with("2 journals checked: 1 not as written\n"), "{}", told.whole());
+    let told = seal.mlctl(&["audit", "export"]).await;
+    assert_eq!(told.status, ExitStatus::GateFailed, "{}", told.whole());
+    let lines: Vec<Value> = told.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[0]["broken"]["what"], "unreadable");
+    assert!(
+        lines.len() > 2 && lines[1..].iter().all(|line| line["record"]["seq"].is_u64()),
+        "{}",
+        told.whole()
+    );
+}
+
+#[tokio::test]
 async fn evidence_is_listed_where_it_lies() {
     let seal = Seal::new("crash.toml");
     seal.mlctl(&["deploy"]).await;

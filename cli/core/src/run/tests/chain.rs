@@ -18,7 +18,7 @@ async fn forged(before: &[String], entry: Entry) -> String {
     let records = read(&before.concat()).unwrap();
     let sim = crate::sim::Sim::from_toml("").unwrap();
     let journal = sim.journal("forged");
-    Writer::after(&records, &journal, &sim.clock()).append(entry).await.unwrap();
+    Writer::after("forged", &records, &journal, &sim.clock()).append(entry).await.unwrap();
     sim.journal_text("forged")
 }
 
@@ -100,7 +100,7 @@ async fn forged_after_end(whole: &[String]) -> Vec<String> {
     let records = read(&text).unwrap();
     let sim = crate::sim::Sim::from_toml("").unwrap();
     let journal = sim.journal("more");
-    Writer::after(&records, &journal, &sim.clock()).append(Entry::Interrupted).await.unwrap();
+    Writer::after("more", &records, &journal, &sim.clock()).append(Entry::Interrupted).await.unwrap();
     let mut lines = whole.to_vec();
     lines.push(sim.journal_text("more"));
     lines

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 use super::rig::{Rig, Told};
-use crate::event::{EventKind, RunOutcome};
+use crate::event::{EventKind, Outcome, RunOutcome};
 use crate::ports::{
     Inspector, LogLine, LogQuery, ProbeAnswer, ProbeRequest, Replica, Result, Scrape, TargetEvent,
 };
@@ -53,6 +53,24 @@ async fn a_secret_that_a_program_prints_is_starred() {
         for canary in ["simulated-jwt", ENCODED.trim_end_matches('='), "correct-horse"] {
             assert!(!text.contains(canary), "{canary} is in {what} of {item}:\n{text}");
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn why_a_step_failed_is_kept_without_a_secret() {
+    let fault =
+        "[[fault]]\nitem = 'user'\ncontains = 'user-2'\nhealth = 503\nbody = 'key simulated-jwt is stale'";
+    let mut rig = Rig::running(fault).await;
+    rig.edit("user-1", "user-2");
+    let told = rig.deploy().await;
+    let notes = told.events.iter().filter_map(|event| match &event.kind {
+        EventKind::StepFinished { outcome: Outcome::Failed, note, .. } => Some(note.clone()),
+        _ => None,
+    });
+    let note = rig.sim.world().releases[1].note.clone().unwrap();
+    let kept = notes.chain([told.report.reason, note, rig.sim.journal_text("run-2")]);
+    for text in kept {
+        assert!(text.contains("key *** is stale") && !text.contains("simulated-jwt"), "{text}");
     }
 }
 
@@ -171,17 +189,21 @@ impl Inspector for Hangs {
 
 #[tokio::test(start_paused = true)]
 async fn a_target_that_does_not_answer_holds_the_way_back_up_for_its_patience_only() {
-    for (secrets, patience) in [(false, 3_000), (true, 3_000)] {
+    let back_at = |told: &Told| {
+        let back =
+            |kind: &EventKind| matches!(kind, EventKind::PhaseStarted { phase, .. } if phase == "rollback");
+        told.events[told.place(back).unwrap()].elapsed_ms
+    };
+    let undisturbed = back_at(&update("crash = '0s'").await);
+    for secrets in [false, true] {
         let mut rig = Rig::running("[[fault]]\nitem = 'user'\ncontains = 'user-2'\ncrash = '0s'").await;
         rig.edit("user-1", "user-2");
         rig.inspector = Some(Box::new(Hangs { sim: rig.sim.clone(), secrets }));
         let told = rig.deploy().await;
         assert_eq!(told.report.outcome, RunOutcome::RolledBack, "{}", told.text());
-        let at = |wanted: fn(&EventKind) -> bool| told.events[told.place(wanted).unwrap()].elapsed_ms;
-        let failed =
-            at(|kind| matches!(kind, EventKind::PhaseFinished { phase, .. } if phase == "applications"));
-        let back = at(|kind| matches!(kind, EventKind::PhaseStarted { phase, .. } if phase == "rollback"));
-        assert!((patience..patience + 100).contains(&(back - failed)), "{} ms", back - failed);
+        // Secrets are read before the end of the step is told, everything else after it.
+        let longer = back_at(&told) - undisturbed;
+        assert!((2_900..3_100).contains(&longer), "{longer} ms");
         let pieces = evidence(&told, "applications");
         // What came in time is kept; without the secrets nothing of the program is even asked for.
         assert!(lines(&pieces, "workload/user", "replica").is_some(), "{}", told.text());

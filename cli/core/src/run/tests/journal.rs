@@ -1,7 +1,7 @@
 //! The journal: written ahead of every effect, and read back only when it holds together.
 
 use super::rig::Rig;
-use crate::event::{Outcome, RunOutcome};
+use crate::event::{EventKind, Outcome, RunOutcome};
 use crate::run::journal::{Entry, ReadError, Record, Replay, read};
 
 /// Returns the records of a run that went well, as text.
@@ -133,6 +133,29 @@ async fn a_journal_that_cannot_be_written_stops_the_run_before_the_effect() {
             );
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_cannot_be_recorded_is_told_all_the_same() {
+    const FAULT: &str = "[[fault]]\nitem = 'user'\nhealth = 503\nbody = 'the database is away'\n";
+    let mut rig = Rig::new(FAULT);
+    rig.deploy().await;
+    let records = read(&rig.sim.journal_text("run-1")).unwrap();
+    let failed = records.iter().position(
+        |record| matches!(&record.entry, Entry::StepDone { outcome, .. } if *outcome == Outcome::Failed),
+    );
+    let mut rig = Rig::new(&format!("journal = {{fails-at = {}}}\n{FAULT}", failed.unwrap() + 1));
+    let told = rig.deploy().await;
+    assert_eq!(told.report.outcome, RunOutcome::Failed);
+    for words in ["no space left on the device", "got 503 from user"] {
+        assert!(told.report.reason.contains(words), "{}", told.report.reason);
+    }
+    let note = told.events.iter().find_map(|event| match &event.kind {
+        EventKind::StepFinished { outcome: Outcome::Failed, note, .. } => Some(note.clone()),
+        _ => None,
+    });
+    let note = note.unwrap();
+    assert!(note.contains("got 503 from user") && note.contains("no space left"), "{note}");
 }
 
 /// Folds entries as if a journal held them after its beginning.

@@ -1,6 +1,7 @@
 //! Secrets written out: what stands in this file stands in plans, releases, journals and version control too.
 
 use super::{Checker, service_path};
+use crate::mask::url_passwords;
 use crate::yaml::{KeyPath, Node, Value};
 
 /// Endings of variable names whose values are secrets.
@@ -72,7 +73,7 @@ fn secret_in(text: &str) -> Option<&'static str> {
     }
     // `$NAME` is for the shell of the service to fill in.
     let written_out = |password: &str| !password.is_empty() && !password.starts_with(['{', '$']);
-    if password_of_url(text).is_some_and(written_out) {
+    if url_passwords(text).any(written_out) {
         return Some("a password in a URL");
     }
     let word = text.strip_prefix("Bearer ").unwrap_or(text);
@@ -81,13 +82,6 @@ fn secret_in(text: &str) -> Option<&'static str> {
     let of_aws = word.starts_with("AKIA") && word.bytes().all(|b| b.is_ascii_alphanumeric());
     let signed = word.starts_with("eyJ") && word.split('.').count() == 3;
     (is_long && (of_issuer || of_aws || signed)).then_some("a token")
-}
-
-fn password_of_url(text: &str) -> Option<&str> {
-    let (_, rest) = text.split_once("://")?;
-    let authority = rest.split(['/', '?', '#']).next()?;
-    let (user, _) = authority.rsplit_once('@')?;
-    user.split_once(':').map(|(_, password)| password)
 }
 
 /// Says that a variable is a secret by its name, when its value is written out.
@@ -106,6 +100,7 @@ mod tests {
         for (text, expected) in [
             ("postgres://shop:hunter2@db:5432/shop", Some("a password in a URL")),
             ("redis://:hunter2@cache", Some("a password in a URL")),
+            ("first http://db/ then redis://:hunter2@cache", Some("a password in a URL")),
             ("postgres://shop@db/shop", None),
             ("psql postgres://shop:$PGPASSWORD@db/shop", None),
             ("ssh://ops@swarm1", None),

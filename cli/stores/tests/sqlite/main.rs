@@ -5,76 +5,27 @@
     reason = "a test that cannot go on panics; clippy knows only test functions as tests"
 )]
 
+mod lease;
+
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use mlctl_core::clock::Clock;
 use mlctl_core::item::{Digest, Item, ItemId, ItemKind, Tier};
-use mlctl_core::ports::{
-    ErrorKind, Fence, Lease, MigrationFile, MigrationState, OrchestratorError, StoreAdmin, StoreError,
-};
+use mlctl_core::ports::{MigrationFile, MigrationState, StoreAdmin, StoreError};
 use mlctl_stores::{MigrationSet, SqliteStore};
 use rusqlite::Connection;
 use tempfile::TempDir;
+
+use self::lease::Ours;
 
 struct Noon;
 
 impl Clock for Noon {
     fn now(&self) -> Timestamp {
         "2026-11-24T12:00:00Z".parse().unwrap()
-    }
-}
-
-/// A lease that is ours for as long as the test runs.
-struct Ours;
-
-#[async_trait::async_trait]
-impl Lease for Ours {
-    fn fence(&self) -> Fence {
-        Fence(1)
-    }
-
-    async fn renew(&self) -> Result<(), OrchestratorError> {
-        Ok(())
-    }
-
-    async fn belongs_to(&self, _: &str) -> Result<(), OrchestratorError> {
-        Ok(())
-    }
-
-    async fn release(&self) -> Result<(), OrchestratorError> {
-        Ok(())
-    }
-}
-
-/// A lease that can be renewed so often, and is another's then.
-struct LostAfter(AtomicU32);
-
-#[async_trait::async_trait]
-impl Lease for LostAfter {
-    fn fence(&self) -> Fence {
-        Fence(1)
-    }
-
-    async fn renew(&self) -> Result<(), OrchestratorError> {
-        let left = self.0.load(Ordering::Relaxed);
-        if left == 0 {
-            let reason = "somebody holds it since noon";
-            return Err(OrchestratorError::new(ErrorKind::LeaseLost, "renew", "the lock", reason));
-        }
-        self.0.store(left - 1, Ordering::Relaxed);
-        Ok(())
-    }
-
-    async fn belongs_to(&self, _: &str) -> Result<(), OrchestratorError> {
-        self.renew().await
-    }
-
-    async fn release(&self) -> Result<(), OrchestratorError> {
-        Ok(())
     }
 }
 
@@ -428,56 +379,4 @@ async fn other_urls_and_payloads_are_refused_without_showing_a_password() {
     assert_eq!(error.reason, "`0002_step2.up.sql` stands where number 0001 should be");
     item.payload = serde_json::json!({});
     assert!(store().migrations(&item).await.unwrap_err().reason.contains("deploy again"));
-}
-
-#[tokio::test]
-async fn nothing_is_committed_without_the_lease() {
-    let place = Place::new();
-    let item = place.item(three());
-    let error = store().migrate(&item, &LostAfter(2.into())).await.unwrap_err();
-    assert_eq!(
-        error.reason,
-        "nothing was committed: renew the lock: somebody holds it since noon (numbers 0001 to 0002 are done and \
-         stay so)"
-    );
-    assert_eq!(applied(&store().migrations(&item).await.unwrap()), [1, 2]);
-    store().roll_back(&item, 1, &LostAfter(0.into())).await.unwrap_err();
-    assert_eq!(applied(&store().migrations(&item).await.unwrap()), [1, 2]);
-    assert_eq!(store().migrate(&item, &Ours).await.unwrap(), [3], "and the database is free for the next");
-}
-
-#[tokio::test]
-async fn a_migration_whose_run_stops_waiting_for_it_is_taken_back() {
-    /// Never gets an answer.
-    struct Silent(tokio::sync::Notify);
-
-    #[async_trait::async_trait]
-    impl Lease for Silent {
-        fn fence(&self) -> Fence {
-            Fence(1)
-        }
-
-        async fn renew(&self) -> Result<(), OrchestratorError> {
-            self.0.notify_one();
-            std::future::pending().await
-        }
-
-        async fn belongs_to(&self, _: &str) -> Result<(), OrchestratorError> {
-            self.renew().await
-        }
-
-        async fn release(&self) -> Result<(), OrchestratorError> {
-            Ok(())
-        }
-    }
-
-    let place = Place::new();
-    let item = place.item(three());
-    let silent = Silent(tokio::sync::Notify::new());
-    tokio::select! {
-        done = async { SqliteStore::new(Arc::new(Noon)).migrate(&item, &silent).await } => panic!("{done:?}"),
-        () = silent.0.notified() => {}
-    }
-    let patient = SqliteStore::new(Arc::new(Noon));
-    assert_eq!(patient.migrate(&item, &Ours).await.unwrap(), [1, 2, 3]);
 }
