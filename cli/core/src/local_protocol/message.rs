@@ -145,6 +145,21 @@ impl Request {
     pub fn decode(line: &str) -> Result<Self, Box<Response>> {
         serde_json::from_str(line).map_err(|error| Box::new(Response::not_a_request(&error)))
     }
+
+    /// Says whether it may be asked again when its answer got lost: a question, or what has the same result twice.
+    #[must_use]
+    pub const fn may_repeat(&self) -> bool {
+        matches!(
+            self,
+            Self::Observe
+                | Self::Replicas { .. }
+                | Self::Events { .. }
+                | Self::LockState
+                | Self::StandInLine { .. }
+                | Self::LeaveLine { .. }
+                | Self::Renew { .. }
+        )
+    }
 }
 
 /// What the agent answers.

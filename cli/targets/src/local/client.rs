@@ -21,6 +21,8 @@ use super::{files, process};
 
 /// For one answer. A write that stops replicas takes as long as they do and has a limit of its own.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
+/// How often what may be repeated is asked, should each agent end in the middle of it.
+const TRIES: u32 = 3;
 /// For an agent that was just started, or asked to end.
 const AGENT_WAIT: Duration = Duration::from_secs(10);
 /// For an agent that ends its replicas: their drain and grace come first.
@@ -90,7 +92,8 @@ impl Client {
         self.layout.workloads().exists() || self.layout.lease().exists() || self.is_running().await
     }
 
-    /// Asks one question; refusals become errors.
+    /// Asks one question; refusals become errors. What may be repeated is asked again when the agent ends before it has
+    /// answered: the next one knows everything that it knew.
     pub(crate) async fn ask(
         &self,
         operation: &'static str,
@@ -101,14 +104,21 @@ impl Client {
             Request::Shutdown { .. } => STOP_WAIT,
             _ => ANSWER_WAIT,
         };
-        let mut conversation = self.converse(operation).await?;
-        let answer = timeout(limit, conversation.ask(&request)).await;
         let late = || {
             let reason =
                 format!("the agent does not answer within {} s; its log is {}", limit.as_secs(), self.log());
             OrchestratorError::new(ErrorKind::Timeout, operation, subject, reason)
         };
-        match answer.map_err(|_| late())?.map_err(|e| self.unavailable(operation, &e))? {
+        let mut tries = if request.may_repeat() { TRIES } else { 1 };
+        let answer = loop {
+            tries -= 1;
+            let mut conversation = self.converse(operation).await?;
+            match timeout(limit, conversation.ask(&request)).await.map_err(|_| late())? {
+                Err(error) if tries > 0 && is_broken_off(&error) => {}
+                done => break done,
+            }
+        };
+        match answer.map_err(|e| self.unavailable(operation, &e))? {
             Response::Refused { kind, reason, .. } => {
                 Err(OrchestratorError::new(kind, operation, subject, reason))
             }
@@ -295,6 +305,12 @@ impl Client {
     }
 }
 
+/// Says whether the other side has gone in the middle of a conversation.
+fn is_broken_off(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+}
+
 /// Returns the last line that says anything.
 fn read_tail(path: &Path) -> String {
     let mut bytes = Vec::new();
@@ -327,3 +343,6 @@ impl Conversation {
         Ok(serde_json::from_str(&answer)?)
     }
 }
+
+#[cfg(test)]
+mod tests;

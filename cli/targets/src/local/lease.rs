@@ -18,10 +18,28 @@ struct LocalLease {
     fence: Fence,
 }
 
-/// Takes the lease.
+/// Takes the lease. When the agent ends before it has answered, the next one knows whether it was given.
 pub(super) async fn take(client: &Client, request: &LockRequest) -> Result<Box<dyn Lease>> {
-    match client.ask(LOCK, TARGET, Request::Lock { lock: request.clone() }).await? {
+    let ask = async || client.ask(LOCK, TARGET, Request::Lock { lock: request.clone() }).await;
+    let answer = match ask().await {
+        Err(error) if error.kind == ErrorKind::Unavailable => {
+            let given = state(client).await?.holder.filter(|holder| holder.request == *request);
+            if let Some(holder) = given {
+                return Ok(held(client, holder.fence));
+            }
+            ask().await?
+        }
+        answered => answered?,
+    };
+    match answer {
         Response::Locked { holder } => Ok(held(client, holder.fence)),
+        other => Err(unexpected(LOCK, &other)),
+    }
+}
+
+async fn state(client: &Client) -> Result<LockState> {
+    match client.ask(LOCK, TARGET, Request::LockState).await? {
+        Response::Line { state } => Ok(state),
         other => Err(unexpected(LOCK, &other)),
     }
 }
@@ -107,10 +125,7 @@ impl LockLine for Local {
         if !self.client.has_state().await {
             return Ok(LockState::default());
         }
-        match self.client.ask(LOCK, TARGET, Request::LockState).await? {
-            Response::Line { state } => Ok(state),
-            other => Err(unexpected(LOCK, &other)),
-        }
+        state(&self.client).await
     }
 
     async fn break_lock(&self, fence: Fence, by: &Operator, force: bool) -> Result<()> {
