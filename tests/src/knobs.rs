@@ -15,6 +15,15 @@ impl Sandbox {
     pub fn of_knobs(program: &str) -> Self {
         Self::of_fixture("knobs", &[("knobs", program)])
     }
+
+    /// Deploys its first release, which passes verification.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn deployed(self) -> Self {
+        self.mlctl(&["deploy"]).await.ends(0);
+        self
+    }
 }
 
 /// Returns the line of an item of `mlctl status -o json`.

@@ -303,20 +303,24 @@ mod tests {
         assert_eq!(Process::own().left_status(), None);
     }
 
-    #[test]
-    fn orphans_are_those_of_the_shims_own_session_and_of_no_other() {
-        // It leads a session, as a shim does; what it starts is in it.
-        let script = "sleep 600 & echo $!; wait";
-        let mut shim = std::process::Command::new("setsid")
+    /// Starts a script that leads a session, as a shim does, and tells the pid of what it has started.
+    fn session(script: &str) -> (std::process::Child, Process, Process) {
+        let mut leader = std::process::Command::new("setsid")
             .args(["sh", "-c", script])
             .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();
         let mut line = String::new();
-        let mut told = std::io::BufReader::new(shim.stdout.take().unwrap());
+        let mut told = std::io::BufReader::new(leader.stdout.take().unwrap());
         std::io::BufRead::read_line(&mut told, &mut line).unwrap();
-        let orphan = Process::find(line.trim().parse().unwrap()).unwrap();
-        let known = Process::find(shim.id()).unwrap();
+        let started = Process::find(line.trim().parse().unwrap()).unwrap();
+        let known = Process::find(leader.id()).unwrap();
+        (leader, known, started)
+    }
+
+    #[test]
+    fn orphans_are_those_of_the_shims_own_session_and_of_no_other() {
+        let (mut shim, known, orphan) = session("sleep 600 & echo $!; wait");
         // The number of a shim that ended long ago: it is another's now, and so is everything in that session.
         kill_orphans(Process { start: known.start - 1, ..known });
         kill_orphans(Process { start: 0, ..known });
@@ -331,16 +335,7 @@ mod tests {
 
     #[test]
     fn what_has_left_the_session_of_a_shim_is_killed_with_it() {
-        let mut shim = std::process::Command::new("setsid")
-            .args(["sh", "-c", "setsid sleep 600 & echo $!; wait"])
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let mut told = std::io::BufReader::new(shim.stdout.take().unwrap());
-        std::io::BufRead::read_line(&mut told, &mut line).unwrap();
-        let child = Process::find(line.trim().parse().unwrap()).unwrap();
-        let known = Process::find(shim.id()).unwrap();
+        let (mut shim, known, child) = session("setsid sleep 600 & echo $!; wait");
         while Stat::read(child.pid).unwrap().session != child.pid {
             std::thread::yield_now();
         }

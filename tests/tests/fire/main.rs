@@ -23,7 +23,5 @@ fn knobs() -> Sandbox {
 
 /// Returns the same with its first release deployed and verified.
 async fn deployed() -> Sandbox {
-    let sandbox = knobs();
-    sandbox.mlctl(&["deploy"]).await.ends(0);
-    sandbox
+    knobs().deployed().await
 }

@@ -15,6 +15,14 @@ pub const BREAKS_OLDER: &str = "-- mlctl: breaks-older";
 /// A comment at the top of a migration that says it cannot be undone.
 pub const IRREVERSIBLE: &str = "-- mlctl: irreversible";
 
+/// How a warning begins that says why there is no way back.
+pub(super) const BARRED: &str = "no automatic rollback";
+
+/// Returns the warning that says so.
+pub(super) fn barred(why: &str) -> String {
+    format!("{BARRED}: {why}; a failure stops")
+}
+
 /// Plans the way back for a release, and says why there is none where a person would expect one.
 pub(super) fn plan(
     input: &PlanInput<'_>,
@@ -31,10 +39,8 @@ pub(super) fn plan(
     let Some(target) = verified.max_by_key(|r| r.number) else { return Ok((None, Vec::new())) };
     if let Some(migration) = crossed(&release.desired, &target.desired) {
         let number = target.number;
-        let warning = format!(
-            "no automatic rollback: release {number} cannot read what migration {migration} leaves; a failure stops"
-        );
-        return Ok((None, vec![warning]));
+        let why = format!("release {number} cannot read what migration {migration} leaves");
+        return Ok((None, vec![barred(&why)]));
     }
     let phase = Phase {
         name: crate::run::ROLLBACK.to_owned(),

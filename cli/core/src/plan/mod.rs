@@ -218,6 +218,18 @@ impl Plan {
         self.phases.iter().flat_map(|p| p.steps.iter().map(|s| (p.name.as_str(), s)))
     }
 
+    /// Gives up the way back, and says why: a failure then stops, which leaves what serves in place.
+    pub fn bar_way_back(&mut self, why: &str) {
+        self.fallback = None;
+        self.warnings.push(fallback::barred(why));
+    }
+
+    /// Says whether the warnings tell why there is no way back.
+    #[must_use]
+    pub fn is_way_back_barred(&self) -> bool {
+        self.warnings.iter().any(|text| text.starts_with(fallback::BARRED))
+    }
+
     /// Says whether carrying it out would change nothing and prove nothing new.
     #[must_use]
     pub fn is_empty(&self) -> bool {

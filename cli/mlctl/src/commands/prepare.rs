@@ -16,9 +16,6 @@ use crate::input;
 use crate::output::{Printer, Style, Table, confirm};
 use crate::session::Session;
 
-/// How a warning begins that says why a failure will not be taken back.
-const NO_WAY_BACK: &str = "no automatic rollback";
-
 /// Asks the target how each live item differs from the desired one.
 pub(super) async fn previews(
     session: &Session,
@@ -58,10 +55,8 @@ pub(super) async fn prove_way_back(session: &Session, plan: &mut Plan) -> Result
             Ok(_) => {}
             Err(error) if error.kind == ErrorKind::Invalid => {
                 let (number, id, reason) = (fallback.release, &item.id, &error.reason);
-                plan.warnings.push(format!(
-                    "{NO_WAY_BACK}: {id} of release {number} cannot be had: {reason}; a failure stops"
-                ));
-                plan.fallback = None;
+                let why = format!("{id} of release {number} cannot be had: {reason}");
+                plan.bar_way_back(&why);
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
@@ -114,9 +109,7 @@ pub(super) fn show(printer: &Printer, plan: &Plan) {
     let back = match &plan.fallback {
         Some(fallback) => format!("; a failure goes back to release {}", fallback.release),
         // Why there is no way back is among the warnings.
-        None if plan.warnings.iter().any(|text| text.starts_with(NO_WAY_BACK)) => {
-            "; a failure is kept for inspection".to_owned()
-        }
+        None if plan.is_way_back_barred() => "; a failure is kept for inspection".to_owned(),
         None if is_release_work(plan) && plan.from_verified => String::new(),
         None if is_release_work(plan) && plan.release.is_some() => {
             "; a failure is kept for inspection: there is no verified release to go back to".to_owned()

@@ -11,7 +11,7 @@ use super::stories::{ALL, End, Story, end};
 use crate::event::{EventKind, Outcome, RunOutcome};
 use crate::plan::Plan;
 use crate::run::journal::{Entry, Record, Replay, read};
-use crate::sim::KillPoint;
+use crate::sim::{KillPoint, Sim};
 
 /// How far a target is: its journal records and its effects.
 #[derive(Debug, Clone, Copy)]
@@ -78,17 +78,8 @@ impl<'a> Scene<'a> {
     /// Begins and dies at a point; the target is then ready for the next process.
     async fn killed(&self, point: KillPoint) -> Rig {
         let mut rig = self.rig.fork();
-        rig.sim.kill_at(point);
         let sim = rig.sim.clone();
-        let name = self.story.name;
-        tokio::select! {
-            biased;
-            () = sim.killed() => {}
-            told = self.story.begin(&mut rig, &self.plan) => {
-                panic!("{name}: {point:?} never came:\n{}", told.text())
-            }
-        }
-        sim.revive();
+        dies(&sim, self.story.name, point, self.story.begin(&mut rig, &self.plan)).await;
         check_copies(&rig, &self.run, point);
         rig
     }
@@ -96,15 +87,8 @@ impl<'a> Scene<'a> {
     /// Dies again at a point while the run is carried on.
     async fn killed_again(&self, rig: &Rig, point: KillPoint) -> Rig {
         let mut rig = rig.fork();
-        rig.sim.kill_at(point);
         let sim = rig.sim.clone();
-        let name = self.story.name;
-        tokio::select! {
-            biased;
-            () = sim.killed() => {}
-            told = rig.resume(&self.run) => panic!("{name}: {point:?} never came:\n{}", told.text()),
-        }
-        sim.revive();
+        dies(&sim, self.story.name, point, rig.resume(&self.run)).await;
         check_copies(&rig, &self.run, point);
         rig
     }
@@ -142,6 +126,17 @@ impl<'a> Scene<'a> {
         assert!(whole.in_doubt.len() <= allowed, "{at}: {:?}", whole.in_doubt);
         assert_eq!(end(rig), self.wanted, "{at}");
     }
+}
+
+/// Lets a process die at a point of its run; the target is then ready for the next one.
+async fn dies(sim: &Sim, what: &str, point: KillPoint, run: impl Future<Output = Told>) {
+    sim.kill_at(point);
+    tokio::select! {
+        biased;
+        () = sim.killed() => {}
+        told = run => panic!("{what}: {point:?} never came:\n{}", told.text()),
+    }
+    sim.revive();
 }
 
 /// Checks what the two copies of a journal look like after a death: alike, or the mirror is ahead by the record that
@@ -286,14 +281,8 @@ async fn a_write_in_doubt_is_repeated_and_a_confirmed_one_is_not() {
     for (point, calls) in [(KillPoint::Append(confirmed), 2), (KillPoint::Record(confirmed), 1)] {
         let mut rig = rig.fork();
         let first = rig.sim.world().calls[0];
-        rig.sim.kill_at(point);
         let sim = rig.sim.clone();
-        tokio::select! {
-            biased;
-            () = sim.killed() => {}
-            told = rig.carry_out(&plan) => panic!("{}", told.text()),
-        }
-        sim.revive();
+        dies(&sim, "a confirmed write", point, rig.carry_out(&plan)).await;
         let told = rig.resume(&run).await;
         assert_eq!(told.report.outcome, RunOutcome::Succeeded, "{}", told.text());
         assert_eq!(rig.sim.world().calls[0] - first, calls, "{point:?}");
@@ -314,14 +303,8 @@ async fn a_way_back_writes_although_the_watch_of_the_next_process_lags() {
     let records = read(&quiet.sim.journal_text(&run)).unwrap();
     let decided =
         records.iter().find(|record| matches!(record.entry, Entry::RollbackDecided { .. })).unwrap();
-    let sim = rig.sim.clone();
-    sim.kill_at(KillPoint::Record(before.records + decided.seq));
-    tokio::select! {
-        biased;
-        () = sim.killed() => {}
-        told = rig.carry_out(&plan) => panic!("{}", told.text()),
-    }
-    sim.revive();
+    let (sim, point) = (rig.sim.clone(), KillPoint::Record(before.records + decided.seq));
+    dies(&sim, "a way back", point, rig.carry_out(&plan)).await;
     let told = rig.resume(&run).await;
     assert_eq!(told.report.outcome, RunOutcome::RolledBack, "{}", told.text());
     assert_eq!(rig.version("user").as_deref(), Some("user-1"), "{}", told.text());
