@@ -10,8 +10,8 @@ use mlctl_core::item::{Desired, ItemKind};
 use mlctl_core::ports::{Inspector, Orchestrator, ReleaseInput, ReleaseStore};
 use mlctl_targets::local::Local;
 
-use crate::target::World;
 use crate::trial;
+use crate::world::World;
 
 pub fn trials() -> Vec<Trial> {
     contract::behaviours()

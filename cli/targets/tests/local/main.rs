@@ -11,6 +11,7 @@ mod contract;
 #[path = "../../../agent/tests/supervision/fixture.rs"]
 mod fixture;
 mod target;
+mod world;
 
 use std::future::Future;
 use std::process::ExitCode;
