@@ -121,7 +121,7 @@ impl Sandbox {
                 None => rewritten.push_str(piece),
             }
         }
-        std::fs::write(self.system_file(), rewritten).unwrap();
+        self.write_system(&rewritten);
         self
     }
 
@@ -165,6 +165,13 @@ impl Sandbox {
         format!("http://127.0.0.1:{}", self.ports[&port])
     }
 
+    /// Writes the system file in one step, as an editor does: commands that run meanwhile read the old or the new one.
+    fn write_system(&self, text: &str) {
+        let beside = self.system_folder().join(".mlctl.yaml.new");
+        std::fs::write(&beside, text).unwrap();
+        std::fs::rename(beside, self.system_file()).unwrap();
+    }
+
     /// Replaces a text of the system file.
     ///
     /// # Panics
@@ -173,7 +180,7 @@ impl Sandbox {
     pub fn edit(&self, from: &str, to: &str) {
         let text = self.system_text();
         assert!(text.contains(from), "`{from}` is not in the system file:\n{text}");
-        std::fs::write(self.system_file(), text.replace(from, to)).unwrap();
+        self.write_system(&text.replace(from, to));
     }
 
     /// Replaces a text in the part of the system file that speaks of one service.
@@ -197,7 +204,7 @@ impl Sandbox {
         let part = &text[begin..end];
         assert!(part.contains(from), "`{from}` is not in the part of {service}:\n{part}");
         let edited = format!("{}{}{}", &text[..begin], part.replace(from, to), &text[end..]);
-        std::fs::write(self.system_file(), edited).unwrap();
+        self.write_system(&edited);
     }
 
     /// Gives a variable to every command from now on.
