@@ -57,7 +57,7 @@ pub async fn run(config: Config, listener: Listener, shutdown: Shutdown) -> Resu
     let kit = Kit::new(IDENTITY, &config.base).announce(routes::ROUTES);
     let sqlite = Arc::new(SqliteStore::new(&config.database));
     let log = EventLog::open(&config.embedded, config.clock.clone()).await?;
-    Pool::register(&kit.metrics, &[sqlite.pool(), log.pool()]);
+    service_kit::pools::register(&kit.metrics, &[sqlite.pool(), log.pool()]);
     let metrics = ConsumerMetrics::register(&kit.metrics, &partition());
     watch(&kit, &sqlite, &shutdown);
 

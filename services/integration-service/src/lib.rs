@@ -96,7 +96,7 @@ pub async fn run_at(
     let database = Pool::new("postgresql", &config.database, 4);
     let state_pool = SqliteState::pool(&config.embedded);
     let events = EventLog::open(&config.embedded, clock.clone()).await.map_err(RunError::Events)?;
-    Pool::register(&kit.metrics, &[&database, &state_pool, events.pool()]);
+    service_kit::pools::register(&kit.metrics, &[&database, &state_pool, events.pool()]);
     let store: Arc<dyn Store> = Arc::new(SqliteStore::new(database));
     let state: Arc<dyn StateStore> = Arc::new(SqliteState::open(state_pool).await?);
     watch(&kit, &store, &state, &shutdown);

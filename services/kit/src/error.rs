@@ -8,6 +8,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use crate::postgres::PostgresError;
 use crate::sqlite::SqliteError;
 
 /// A failed request. The cause, when there is one, goes to the log and never into the answer.
@@ -29,6 +30,16 @@ impl ApiError {
     /// 400: the request cannot be read.
     pub fn bad_request(code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    /// A store's failure: 503 when it is `busy` and asking again may help, else 500.
+    pub fn of_store(busy: bool, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        if busy {
+            Self::unavailable("store_busy", "The store is busy; try again.", Duration::from_secs(1))
+                .with_source(source)
+        } else {
+            Self::internal(source)
+        }
     }
 
     /// 401: no valid credentials.
@@ -125,12 +136,13 @@ impl std::error::Error for ApiError {
 
 impl From<SqliteError> for ApiError {
     fn from(error: SqliteError) -> Self {
-        if error.is_busy() {
-            Self::unavailable("store_busy", "The store is busy; try again.", Duration::from_secs(1))
-                .with_source(error)
-        } else {
-            Self::internal(error)
-        }
+        Self::of_store(error.is_busy(), error)
+    }
+}
+
+impl From<PostgresError> for ApiError {
+    fn from(error: PostgresError) -> Self {
+        Self::of_store(error.is_busy(), error)
     }
 }
 

@@ -34,7 +34,7 @@
 //! Modules in reading order: [`process`] starts and stops the program, [`config`] reads the environment,
 //! [`listener`] and [`shutdown`] are what `run` is given, [`app`] puts a service's routes together with
 //! [`health`], [`metrics`] and [`log`], [`serve`] is the loop that answers connections and drains them; [`auth`],
-//! [`client`], [`sqlite`], [`eventlog`] and [`lease`] are what services are built from.
+//! [`client`], [`sqlite`], [`postgres`], [`redis`], [`eventlog`] and [`lease`] are what services are built from.
 
 pub mod app;
 pub mod auth;
@@ -49,7 +49,10 @@ pub mod lease;
 pub mod listener;
 pub mod log;
 pub mod metrics;
+pub mod pools;
+pub mod postgres;
 pub mod process;
+pub mod redis;
 pub mod serve;
 pub mod shutdown;
 pub mod sqlite;
@@ -57,7 +60,7 @@ pub mod testing;
 
 pub use app::Kit;
 pub use clock::Clock;
-pub use config::{Base, ConfigError, Configuration, Environment, Reader};
+pub use config::{Base, ConfigError, Configuration, DatabaseUrl, Environment, Reader};
 pub use error::ApiError;
 pub use health::Health;
 pub use listener::Listener;

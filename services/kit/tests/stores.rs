@@ -114,7 +114,7 @@ async fn a_pool_in_use_says_busy_and_counts() {
     let folder = tempfile::tempdir().unwrap();
     let pool = Pool::new("postgresql", &folder.path().join("test.db"), 1);
     let metrics = Metrics::new();
-    Pool::register(&metrics, &[&pool]);
+    service_kit::pools::register(&metrics, &[&pool]);
     assert!(metrics.encode().contains("database_connections_active{store=\"postgresql\"} 0"));
     let (release, held) = std::sync::mpsc::channel::<()>();
     let entered = Arc::new(tokio::sync::Notify::new());

@@ -127,7 +127,7 @@ pub async fn run_with(
     let database = Pool::new("postgresql", &settings.database, CONNECTIONS);
     let state = Pool::new("redis", &settings.embedded.join("redis").join("state.db"), CONNECTIONS);
     let events = EventLog::open(&settings.embedded, clock.clone()).await?;
-    Pool::register(&kit.metrics, &[&database, &state, events.pool()]);
+    service_kit::pools::register(&kit.metrics, &[&database, &state, events.pool()]);
     let store: Arc<dyn AccountStore> = Arc::new(SqliteAccounts::new(database));
     let throttle = Throttle::new(Arc::new(EmbeddedThrottle::open(state).await?), clock.clone());
     watch_store(&kit, &store, &shutdown);

@@ -11,6 +11,9 @@ pub use reader::Reader;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
+
+use secrecy::SecretString;
 
 /// Variables of the environment as a value, so that tests hand in their own.
 #[derive(Clone, Default)]
@@ -47,6 +50,15 @@ impl fmt::Debug for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.variables.keys()).finish()
     }
+}
+
+/// Where a service's database is.
+#[derive(Clone, Debug)]
+pub enum DatabaseUrl {
+    /// A file: the embedded adapter.
+    Sqlite(PathBuf),
+    /// A PostgreSQL server; the address holds its password.
+    Postgres(SecretString),
 }
 
 /// A service's configuration.

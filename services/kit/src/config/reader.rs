@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::{ConfigError, Environment, Problem};
+use super::{ConfigError, DatabaseUrl, Environment, Problem};
 use crate::auth::Verifier;
 use crate::client::HttpUrl;
 use crate::clock::Clock;
@@ -180,6 +180,52 @@ impl<'a> Reader<'a> {
         all_absent
     }
 
+    /// The service's database: `postgresql://USER[:PASSWORD]@HOST[:PORT]/NAME`, or `sqlite:PATH` for the embedded one.
+    pub fn database(&mut self, name: &str) -> Option<DatabaseUrl> {
+        self.required(name, "postgresql://USER@HOST:PORT/NAME or sqlite:PATH", |text| {
+            match text.strip_prefix("sqlite:") {
+                Some(path) => (!path.is_empty()).then(|| DatabaseUrl::Sqlite(PathBuf::from(path))),
+                None => server(text, &["postgresql://", "postgres://"]).map(DatabaseUrl::Postgres),
+            }
+        })
+    }
+
+    /// Connections to the database at most, for `DATABASE_POOL_SIZE`. What all replicas of all services may open
+    /// together, those of a rollout included, has to fit into the server's `max_connections`.
+    pub fn pool_size(&mut self) -> Option<u32> {
+        self.number_or("DATABASE_POOL_SIZE", 10, 1..=500).and_then(|size| u32::try_from(size).ok())
+    }
+
+    /// `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`; absent means the embedded store.
+    pub fn redis(&mut self, name: &str) -> Option<Option<SecretString>> {
+        self.optional(name, "redis://HOST:PORT", |text| server(text, &["redis://", "rediss://"]))
+    }
+
+    /// `mongodb://[USER:PASSWORD@]HOST[:PORT][,HOST...][/NAME]`; absent means the embedded store.
+    pub fn mongodb(&mut self, name: &str) -> Option<Option<SecretString>> {
+        self.optional(name, "mongodb://HOST:PORT", |text| server(text, &["mongodb://", "mongodb+srv://"]))
+    }
+
+    /// `HOST:PORT[,HOST:PORT...]`; absent means the embedded log.
+    pub fn kafka(&mut self, name: &str) -> Option<Option<String>> {
+        self.optional(name, "HOST:PORT[,HOST:PORT...]", |text| {
+            let broker = |one: &str| {
+                one.rsplit_once(':').is_some_and(|(host, port)| {
+                    !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
+                })
+            };
+            text.split(',').all(broker).then(|| text.to_owned())
+        })
+    }
+
+    /// `EMBEDDED_DIR`: the folder of the embedded stores, which has to be there when one of them is `needed`.
+    pub fn embedded_dir(&mut self, needed: bool) -> Option<Option<PathBuf>> {
+        if needed {
+            return self.path("EMBEDDED_DIR").map(Some);
+        }
+        self.optional("EMBEDDED_DIR", "a path", |text| Some(PathBuf::from(text)))
+    }
+
     /// The value of `name` or of the file that `name_FILE` names; the outer `None` means a noted problem.
     fn raw(&mut self, name: &str) -> Option<Option<String>> {
         let file_name = format!("{name}_FILE");
@@ -216,4 +262,10 @@ impl<'a> Reader<'a> {
             }
         }
     }
+}
+
+/// An address with one of these beginnings and something behind it.
+fn server(text: &str, schemes: &[&str]) -> Option<SecretString> {
+    let rest = schemes.iter().find_map(|scheme| text.strip_prefix(scheme))?;
+    (!rest.is_empty() && !rest.starts_with('/')).then(|| SecretString::from(text.to_owned()))
 }

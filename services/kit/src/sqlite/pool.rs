@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 use tokio::sync::Semaphore;
 
 use super::{SqliteError, open};
-use crate::metrics::{DURATION_BUCKETS, Gauges, Histograms, Metrics};
+use crate::pools::{ConnectionPool, Measures};
 
 pub use rusqlite::Transaction;
 
@@ -34,13 +34,7 @@ struct Inner {
     /// Connections not in use; opened on first need, so a service starts while its store is away.
     idle: Mutex<Vec<Connection>>,
     active: AtomicUsize,
-    measures: OnceLock<Measures>,
-}
-
-/// What a registered pool tells about itself.
-struct Measures {
-    active: Gauges,
-    waits: Histograms,
+    measures: Measures,
 }
 
 impl fmt::Debug for Pool {
@@ -56,6 +50,20 @@ impl fmt::Debug for Pool {
     }
 }
 
+impl ConnectionPool for Pool {
+    fn store(&self) -> &'static str {
+        self.0.store
+    }
+
+    fn size(&self) -> usize {
+        self.0.size
+    }
+
+    fn measures(&self) -> &Measures {
+        &self.0.measures
+    }
+}
+
 impl Pool {
     /// A pool of at most `size` connections; `store` is its name in metrics and errors. Opens nothing yet.
     #[must_use]
@@ -68,7 +76,7 @@ impl Pool {
             permits: Arc::new(Semaphore::new(size)),
             idle: Mutex::new(Vec::new()),
             active: AtomicUsize::new(0),
-            measures: OnceLock::new(),
+            measures: Measures::default(),
         }))
     }
 
@@ -82,27 +90,6 @@ impl Pool {
     #[must_use]
     pub fn active(&self) -> usize {
         self.0.active.load(Ordering::Relaxed)
-    }
-
-    /// Registers `database_connections_active`, `database_connections_max` and `database_acquire_wait_seconds` for
-    /// these pools. Call it once per service, with all its pools.
-    pub fn register(metrics: &Metrics, pools: &[&Pool]) {
-        let names: Vec<[&str; 1]> = pools.iter().map(|pool| [pool.0.store]).collect();
-        let series: Vec<&[&str]> = names.iter().map(|name| &name[..]).collect();
-        let active = metrics.gauge("database_connections_active", "Connections in use", &["store"], &series);
-        let max = metrics.gauge("database_connections_max", "Connections at most", &["store"], &series);
-        let waits = metrics.histogram(
-            "database_acquire_wait_seconds",
-            "Time until a connection was free",
-            &["store"],
-            &DURATION_BUCKETS,
-            &series,
-        );
-        for pool in pools {
-            max.set(&[pool.0.store], pool.0.size as f64);
-            // A second registration would measure into a registry that nobody scrapes: the first one stays.
-            pool.0.measures.get_or_init(|| Measures { active: active.clone(), waits: waits.clone() });
-        }
     }
 
     /// Runs `work` with a connection on a blocking thread. The work is never broken off half way: when the caller goes
@@ -122,9 +109,7 @@ impl Pool {
             .await
             .map_err(|_| SqliteError::Exhausted { store: inner.store, waited: ACQUIRE_TIMEOUT })?
             .map_err(|_| SqliteError::Lost { store: inner.store })?;
-        if let Some(measures) = inner.measures.get() {
-            measures.waits.observe(&[inner.store], began.elapsed().as_secs_f64());
-        }
+        inner.measures.waited(began.elapsed().as_secs_f64());
         let store = inner.store;
         let kept = inner.idle.lock().pop();
         let mut connection = match kept {
@@ -239,9 +224,7 @@ impl<'a> Active<'a> {
     }
 
     fn publish(&self, change: f64) {
-        if let Some(measures) = self.0.measures.get() {
-            measures.active.add(&[self.0.store], change);
-        }
+        self.0.measures.active(change);
     }
 }
 

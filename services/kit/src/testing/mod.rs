@@ -1,13 +1,14 @@
 //! Support for tests of services: migrations applied, a service running in process, a signer of tokens.
 
 mod logs;
+pub mod servers;
 mod wire;
 
 pub use logs::Logs;
 pub use wire::{Reply, Wire};
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -44,16 +45,9 @@ pub fn migrate_down(database: &Path, migrations: &Path) -> Result<(), Failure> {
 
 fn run_scripts(database: &Path, folder: &Path, ending: &str, newest_first: bool) -> Result<(), Failure> {
     let connection = crate::sqlite::open(database)?;
-    let mut files = std::fs::read_dir(folder)?
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<Vec<_>, _>>()?;
-    files.retain(|path| path.to_string_lossy().ends_with(ending));
-    files.sort();
+    let mut files = scripts(folder, ending)?;
     if newest_first {
         files.reverse();
-    }
-    if files.is_empty() {
-        return Err(format!("no *{ending} under {}", folder.display()).into());
     }
     for file in files {
         let script = std::fs::read_to_string(&file)?;
@@ -62,6 +56,19 @@ fn run_scripts(database: &Path, folder: &Path, ending: &str, newest_first: bool)
             .map_err(|error| format!("{}: {error}", file.display()))?;
     }
     Ok(())
+}
+
+/// Files of a folder with this ending, in order; at least one.
+fn scripts(folder: &Path, ending: &str) -> Result<Vec<PathBuf>, Failure> {
+    let mut files = std::fs::read_dir(folder)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<Vec<_>, _>>()?;
+    files.retain(|path| path.to_string_lossy().ends_with(ending));
+    files.sort();
+    if files.is_empty() {
+        return Err(format!("no *{ending} under {}", folder.display()).into());
+    }
+    Ok(files)
 }
 
 /// A service running in this process on free loopback ports.
