@@ -60,7 +60,7 @@ pub mod testing;
 
 pub use app::Kit;
 pub use clock::Clock;
-pub use config::{Base, ConfigError, Configuration, DatabaseUrl, Environment, Reader};
+pub use config::{Base, ConfigError, Configuration, DatabaseUrl, Environment, Place, Reader};
 pub use error::ApiError;
 pub use health::Health;
 pub use listener::Listener;
