@@ -84,11 +84,16 @@ impl Drop for SimMemory {
 /// Runs migrations by the kind of store they belong to.
 pub struct Stores {
     sqlite: mlctl_stores::SqliteStore,
+    postgres: mlctl_stores::PostgresStore,
 }
 
 impl Default for Stores {
     fn default() -> Self {
-        Self { sqlite: mlctl_stores::SqliteStore::new(Arc::new(SystemClock)) }
+        let clock = Arc::new(SystemClock);
+        Self {
+            sqlite: mlctl_stores::SqliteStore::new(clock.clone()),
+            postgres: mlctl_stores::PostgresStore::new(clock),
+        }
     }
 }
 
@@ -98,6 +103,9 @@ impl Stores {
         let url = migration.payload.get("url").and_then(serde_json::Value::as_str).unwrap_or_default();
         if url.starts_with("sqlite:") {
             return Ok(&self.sqlite);
+        }
+        if mlctl_stores::PostgresStore::knows(url) {
+            return Ok(&self.postgres);
         }
         let scheme = url.split(':').next().unwrap_or_default().to_owned();
         Err(StoreError {

@@ -38,8 +38,7 @@ impl Runner {
     pub(super) fn migrate(&self, consent: &Consent) -> Result<Vec<u32>, StoreError> {
         let service = self.attempt(&self.set.service);
         // Without the write lock first: nothing to do must succeed while somebody writes.
-        let pending =
-            next_pending(&self.set, &self.records()?).map_err(|reason| service.refused(reason))?;
+        let pending = next_pending(&self.set, &self.records()?).map_err(|reason| service.refused(reason))?;
         if pending.is_none() {
             return Ok(Vec::new());
         }
@@ -62,7 +61,8 @@ impl Runner {
     /// Takes back the newest `steps` applied migrations, newest first; returns the versions taken back.
     pub(super) fn roll_back(&self, steps: u32, consent: &Consent) -> Result<Vec<u32>, StoreError> {
         let service = self.attempt(&self.set.service);
-        let planned = plan_back(&self.set, &self.records()?, steps).map_err(|reason| service.refused(reason))?;
+        let planned =
+            plan_back(&self.set, &self.records()?, steps).map_err(|reason| service.refused(reason))?;
         if planned.is_empty() {
             return Ok(Vec::new());
         }
