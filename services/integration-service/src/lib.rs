@@ -28,6 +28,7 @@ use service_kit::client::Client;
 use service_kit::eventlog::EventLog;
 use service_kit::health::Kind;
 use service_kit::pools::{self, ConnectionPool};
+use service_kit::postgres::{self, PostgresError};
 use service_kit::sqlite::{Pool, SqliteError};
 use service_kit::{Clock, DatabaseUrl, Identity, Kit, Listener, Place, ServeError, Shutdown};
 
@@ -39,7 +40,7 @@ use crate::limiter::Limiter;
 use crate::metrics::Metrics;
 use crate::ml::{Group, MlClient, Session, Tokens};
 use crate::publish::Publisher;
-use crate::store::{SqliteState, SqliteStore, StateStore, Store, StoreError};
+use crate::store::{PostgresStore, SqliteState, SqliteStore, StateStore, Store, StoreError};
 use crate::webhook::Inbox;
 
 /// This service.
@@ -65,6 +66,9 @@ pub enum RunError {
     /// The event log.
     #[error("open the event log")]
     Events(#[source] SqliteError),
+    /// The address of the database cannot be read.
+    #[error("cannot use the database")]
+    Database(#[from] PostgresError),
     /// A store that this build cannot reach.
     #[error("this build has no adapter for {0}")]
     NoAdapter(&'static str),
@@ -184,7 +188,10 @@ fn open_database(config: &Config) -> Result<(Arc<dyn Store>, Arc<dyn ConnectionP
             let pool = Pool::new("postgresql", path, 4);
             Ok((Arc::new(SqliteStore::new(pool.clone())), Arc::new(pool)))
         }
-        DatabaseUrl::Postgres(_) => Err(RunError::NoAdapter("PostgreSQL")),
+        DatabaseUrl::Postgres(url) => {
+            let pool = postgres::Pool::new("postgresql", IDENTITY.name, url, config.pool_size)?;
+            Ok((Arc::new(PostgresStore::new(pool.clone())), Arc::new(pool)))
+        }
     }
 }
 

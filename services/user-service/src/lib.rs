@@ -29,6 +29,7 @@ use std::time::Duration;
 use service_kit::eventlog::EventLog;
 use service_kit::health::Kind;
 use service_kit::pools::{self, ConnectionPool};
+use service_kit::postgres::{self, PostgresError};
 use service_kit::sqlite::{Pool, SqliteError};
 use service_kit::{Clock, DatabaseUrl, Identity, Kit, Listener, Place, ServeError, Shutdown};
 use tokio::sync::Notify;
@@ -43,7 +44,9 @@ use crate::password::{HashError, Hasher};
 use crate::random::{Entropy, SystemEntropy};
 use crate::routes::App;
 use crate::settings::{Settings, SigningKeys};
-use crate::store::{AccountStore, EmbeddedThrottle, SqliteAccounts, StoreError, ThrottleStore};
+use crate::store::{
+    AccountStore, EmbeddedThrottle, PostgresAccounts, SqliteAccounts, StoreError, ThrottleStore,
+};
 use crate::throttle::Throttle;
 use crate::token::KeyError;
 
@@ -77,6 +80,9 @@ pub enum RunError {
     /// The event log under `EMBEDDED_DIR` could not be opened.
     #[error("cannot open the event log")]
     EventLog(#[from] SqliteError),
+    /// The address of the database cannot be read.
+    #[error("cannot use the database")]
+    Database(#[from] PostgresError),
     /// A store that this build cannot reach.
     #[error("this build has no adapter for {0}")]
     NoAdapter(&'static str),
@@ -188,7 +194,10 @@ fn open_database(settings: &Settings) -> Result<(Arc<dyn AccountStore>, Arc<dyn 
             let pool = Pool::new("postgresql", path, CONNECTIONS);
             Ok((Arc::new(SqliteAccounts::new(pool.clone())), Arc::new(pool)))
         }
-        DatabaseUrl::Postgres(_) => Err(RunError::NoAdapter("PostgreSQL")),
+        DatabaseUrl::Postgres(url) => {
+            let pool = postgres::Pool::new("postgresql", IDENTITY.name, url, settings.pool_size)?;
+            Ok((Arc::new(PostgresAccounts::new(pool.clone())), Arc::new(pool)))
+        }
     }
 }
 
