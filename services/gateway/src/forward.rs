@@ -12,8 +12,9 @@ use service_kit::ApiError;
 use service_kit::extract::is_too_long;
 
 use crate::headers;
+use crate::kept::Kept;
 use crate::metrics::GatewayMetrics;
-use crate::upstream::{Failure, Sent, exchange};
+use crate::upstream::{Failure, Sent, Upstream, exchange};
 
 /// How often a request is sent again at most.
 const RETRIES: u32 = 4;
@@ -31,6 +32,8 @@ pub(crate) struct Forward<'a> {
     /// How long until the answer's head, and then between parts of its body.
     pub(crate) timeout: Duration,
     pub(crate) metrics: &'a GatewayMetrics,
+    /// Connections to upstreams that are kept.
+    pub(crate) kept: &'a Kept,
 }
 
 impl Forward<'_> {
@@ -76,9 +79,12 @@ impl Forward<'_> {
         let mut spare = again.then(|| copy(&request));
         let mut request = request;
         let mut wait = FIRST_WAIT;
+        let upstream = Upstream { address: self.upstream, silence: self.timeout, kept: self.kept };
         for attempt in 0.. {
             let last = attempt >= RETRIES;
-            let (reason, next) = match exchange(self.upstream, request, self.timeout).await {
+            // A kept connection may end just as we use it. Only what may be sent twice takes that chance, and only once.
+            let reuse = again && attempt == 0;
+            let (reason, next) = match exchange(&upstream, request, reuse).await {
                 Ok(response) => return Ok(response),
                 Err(Failure::Connect(_, error)) if last => {
                     return Err(unreachable_upstream(self.upstream, &error));

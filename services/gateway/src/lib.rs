@@ -4,7 +4,7 @@
 //! is taken over without losing a request. Nothing of a business is decided here, and nothing is stored.
 //!
 //! Modules in reading order: [`config`], [`table`] the routes, [`reload`] how a new table comes in, [`front`] what
-//! answers a request, `forward` the way to an upstream and back, `headers` what may cross, `health` and
+//! answers a request, `forward` the way to an upstream and back, `upstream` and `kept` its connections, `headers` what may cross, `health` and
 //! `maintenance` the two answers of its own.
 
 pub mod config;
@@ -12,6 +12,7 @@ mod forward;
 pub mod front;
 mod headers;
 mod health;
+mod kept;
 mod maintenance;
 mod metrics;
 pub mod reload;
@@ -26,6 +27,7 @@ use service_kit::{Identity, Kit, Listener, ServeError, Shutdown};
 
 pub use config::Config;
 use front::Front;
+use kept::Kept;
 use metrics::GatewayMetrics;
 use reload::{Routes, RoutesError};
 
@@ -64,9 +66,12 @@ pub async fn run(config: Config, listener: Listener, shutdown: Shutdown) -> Resu
         reload::Watcher { routes: routes.clone(), check, metrics: metrics.clone(), kit: kit.clone() };
     let watching = tokio::spawn(watcher.watch(RELOAD_PERIOD, shutdown.clone()));
     let operator = config.operator_token.map(SharedToken::new);
-    let front = Front::new(routes, operator, kit.metrics.clone(), kit.health.clone(), metrics);
+    let kept = Kept::default();
+    let sweeping = tokio::spawn(kept.clone().sweep(shutdown.clone()));
+    let front = Front::new(routes, operator, kit.metrics.clone(), kit.health.clone(), metrics, kept);
     let kit = kit.health_handler(front.health_handler());
     let served = kit.serve(front.router(), listener, shutdown).await;
     watching.abort();
+    sweeping.abort();
     Ok(served?)
 }

@@ -1,7 +1,7 @@
 //! integration-service: the only caller of the MercadoLibre API and the keeper of its tokens.
 //!
 //! Reading order: [`config`], [`ml`] (how it is called: [`breaker`], [`limiter`], tokens sealed by [`seal`]),
-//! [`items`] through the [`cache`], [`accounts`], [`webhook`], what others learn by [`publish`], and the stores behind
+//! [`items`] of their [`owners`] through the [`cache`], [`accounts`], [`webhook`], what others learn by [`publish`], and the stores behind
 //! it all in [`store`]. The routes are thin.
 
 pub mod accounts;
@@ -14,6 +14,7 @@ pub mod items;
 pub mod limiter;
 pub mod metrics;
 pub mod ml;
+pub mod owners;
 pub mod publish;
 mod routes;
 pub mod seal;
@@ -39,6 +40,7 @@ use crate::items::Items;
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
 use crate::ml::{Group, MlClient, Session, Tokens};
+use crate::owners::Owners;
 use crate::publish::Publisher;
 use crate::store::{PostgresStore, SqliteState, SqliteStore, StateStore, Store, StoreError};
 use crate::webhook::Inbox;
@@ -126,15 +128,22 @@ pub async fn run_at(
     let catalog = Client::new(config.catalog, CATALOG_TIMEOUT);
     let publisher = Arc::new(Publisher::new(events, catalog, internal.clone(), clock.clone()));
     let cache = ItemCache::new(Arc::clone(&state), clock.clone(), metrics.clone(), dice);
+    let owners = Arc::new(Owners::new(Arc::clone(&store)));
     let items = Arc::new(Items::new(
         Arc::clone(&store),
+        Arc::clone(&owners),
         session.clone(),
         cache,
         Arc::clone(&publisher),
         clock.clone(),
     ));
-    let accounts =
-        Arc::new(Accounts::new(Arc::clone(&store), session.clone(), Arc::clone(&publisher), clock.clone()));
+    let accounts = Arc::new(Accounts::new(
+        Arc::clone(&store),
+        owners,
+        session.clone(),
+        Arc::clone(&publisher),
+        clock.clone(),
+    ));
     let inbox = Arc::new(Inbox::new(
         Arc::clone(&store),
         session,
