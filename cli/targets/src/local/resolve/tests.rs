@@ -63,7 +63,7 @@ fn input(folder: &std::path::Path) -> ReleaseInput {
 }
 
 fn resolved(text: &str) -> Desired {
-    resolve(&Layout::new("/state"), &system(text), &input(&PathBuf::from("/out"))).unwrap()
+    resolve(&Layout::new("/state"), &system(text), &input(&PathBuf::from("/out")), &Servers::new()).unwrap()
 }
 
 fn spec_of(desired: &Desired, name: &str) -> WorkloadSpec {
@@ -77,6 +77,7 @@ fn texts(spec: &WorkloadSpec, names: &[&str]) -> Vec<Option<String>> {
             EnvSource::Text(text) => Some(text.clone()),
             EnvSource::SecretFile(secret) => Some(format!("file of {secret}")),
             EnvSource::SecretValue(secret) => Some(format!("value of {secret}")),
+            EnvSource::SecretText { secret, text } => Some(format!("{text} with {secret}")),
         })
         .collect()
 }
@@ -177,14 +178,12 @@ fn only_what_rolls_a_workload_changes_its_digest() {
 #[test]
 fn what_this_target_cannot_run_is_refused_by_name() {
     let layout = Layout::new("/state");
-    let nothing_built = resolve(&layout, &system(SYSTEM), &ReleaseInput::default()).unwrap_err();
+    let nothing_built = resolve(&layout, &system(SYSTEM), &ReleaseInput::default(), &Servers::new()).unwrap_err();
     assert_eq!(
         nothing_built.to_string(),
         "resolve service front: artifact_missing: nothing was built for it"
     );
     let image_only = "apiVersion: mlctl/v1\nsystem: s\nservices: {a: {image: x, port: 1234}}\n";
-    let error = resolve(&layout, &system(image_only), &ReleaseInput::default()).unwrap_err();
+    let error = resolve(&layout, &system(image_only), &ReleaseInput::default(), &Servers::new()).unwrap_err();
     assert!(error.to_string().contains("runs no images"), "{error}");
-    let real = ReleaseInput { stores: StoreMode::Real, ..ReleaseInput::default() };
-    assert_eq!(resolve(&layout, &system(image_only), &real).unwrap_err().kind, ErrorKind::Unsupported);
 }
