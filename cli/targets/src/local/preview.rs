@@ -58,7 +58,9 @@ fn fields(item: &Item) -> Result<BTreeMap<String, String>> {
 
 /// The fields of a store's server: what runs, where, with which settings.
 fn server(spec: &WorkloadSpec) -> BTreeMap<String, String> {
-    let mut fields = BTreeMap::from([("command".to_owned(), spec.argv.join(" "))]);
+    let mut fields = BTreeMap::new();
+    let programs = spec.argv.iter().skip_while(|word| *word != "--programs").nth(1);
+    fields.extend(programs.map(|folder| ("programs".to_owned(), folder.clone())));
     fields.extend(spec.port.map(|port| ("address".to_owned(), super::routes::address(port))));
     for line in spec.files.iter().flat_map(|file| file.content.lines()) {
         let (name, value) = line.split_once(' ').unwrap_or((line, ""));

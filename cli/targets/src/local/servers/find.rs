@@ -70,7 +70,12 @@ pub(in crate::local) async fn find(layout: &Layout, system: &System, path: &str)
 
 /// Returns where the programs of a kind may be, in the order in which they are looked for.
 fn folders(kind: StoreKind, path: &str) -> Vec<PathBuf> {
-    let mut folders: Vec<PathBuf> = std::env::split_paths(path).filter(|folder| folder.is_absolute()).collect();
+    let listed = std::env::split_paths(path).filter(|folder| folder.is_absolute());
+    // One folder has one name here, whoever deploys: another name would be another command line.
+    let mut folders: Vec<PathBuf> =
+        listed.map(|folder| folder.canonicalize().unwrap_or(folder)).collect();
+    let mut seen = BTreeSet::new();
+    folders.retain(|folder| seen.insert(folder.clone()));
     if kind == StoreKind::Postgresql {
         let versions = std::fs::read_dir(POSTGRESQL).into_iter().flatten().flatten();
         let mut versions: Vec<PathBuf> = versions.map(|entry| entry.path().join("bin")).collect();
@@ -102,7 +107,7 @@ async fn choose(
     let (mut found, mut unfit): (Vec<(Vec<u32>, &PathBuf)>, Vec<String>) = (Vec::new(), Vec::new());
     for folder in folders {
         let program = folder.join(wanted.program);
-        if !program.is_file() || found.iter().any(|(_, known)| *known == folder) {
+        if !program.is_file() {
             continue;
         }
         if let Some(missing) = wanted.beside.iter().find(|other| !folder.join(other).is_file()) {
@@ -120,7 +125,7 @@ async fn choose(
             Ok(version) => found.push((version, folder)),
         }
     }
-    if let Some((_, folder)) = found.into_iter().max_by(|one, other| one.0.cmp(&other.0)) {
+    if let Some((_, folder)) = found.into_iter().rev().max_by(|one, other| one.0.cmp(&other.0)) {
         return Ok(folder.clone());
     }
     let (program, package) = (wanted.program, wanted.package);
