@@ -75,7 +75,8 @@ fn process(sandbox: &Sandbox, store: &str) -> Option<i32> {
     let replicas = std::fs::read_dir(state(sandbox).join("replicas")).ok()?.flatten();
     let running = replicas.filter(|entry| {
         let name = entry.file_name().to_string_lossy().into_owned();
-        name.rsplit_once('-').is_some_and(|(service, _)| service == store) && !entry.path().join("exit.json").exists()
+        name.rsplit_once('-').is_some_and(|(service, _)| service == store)
+            && !entry.path().join("exit.json").exists()
     });
     let mut told = running.map(|entry| entry.path().join("status.json")).filter(|path| path.exists());
     told.find_map(|path| i32::try_from(json(&path)["program"]["pid"].as_i64()?).ok())
@@ -130,7 +131,10 @@ async fn postgresql_and_redis_run_under_supervision_and_the_services_use_them() 
     // It really is in there, under the settings of the system, and nobody else gets in.
     assert_eq!(row(&sandbox, "SELECT count(*) FROM visits"), "2");
     assert_eq!(row(&sandbox, "SHOW max_connections"), "37");
-    assert_eq!(row(&sandbox, "SELECT extname FROM pg_extension WHERE extname = 'pg_stat_statements'").len(), 18);
+    assert_eq!(
+        row(&sandbox, "SELECT extname FROM pg_extension WHERE extname = 'pg_stat_statements'").len(),
+        18
+    );
     assert_eq!(row(&sandbox, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"), "f");
     assert!(!sql(&sandbox, "wrong", "SELECT 1").status.success());
     assert_eq!(redis(&sandbox, "state", &["GET", "visits"]), "2");
@@ -138,8 +142,12 @@ async fn postgresql_and_redis_run_under_supervision_and_the_services_use_them() 
     let probe = redis(&sandbox, "cache", &["--user", "mlctl-probe", "--pass", "x", "GET", "visits"]);
     assert!(probe.contains("NOPERM"), "{probe}");
     assert_secret(&sandbox);
-    let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(state(&sandbox).join("data/db")).unwrap());
-    assert_eq!(owner, if nix::unistd::geteuid().is_root() { 65_534 } else { nix::unistd::geteuid().as_raw() });
+    let owner =
+        std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(state(&sandbox).join("data/db")).unwrap());
+    assert_eq!(
+        owner,
+        if nix::unistd::geteuid().is_root() { 65_534 } else { nix::unistd::geteuid().as_raw() }
+    );
     sandbox.mlctl(&["logs", "db"]).await.ends(0).says("database system is ready to accept connections");
     sandbox.mlctl(&["status", "db"]).await.ends(0).says("store/db").says("ready");
     sandbox.mlctl(&["db", "status"]).await.ends(0).says("0001_visits");
@@ -148,7 +156,8 @@ async fn postgresql_and_redis_run_under_supervision_and_the_services_use_them() 
     let before: Vec<(String, i32)> =
         SERVERS.iter().map(|store| (port(&sandbox, store), process(&sandbox, store).unwrap())).collect();
     before.iter().for_each(|(_, pid)| kill(*pid));
-    let counted = eventually("the shop to go on", Duration::from_secs(20), async || visit(&sandbox).await).await;
+    let counted =
+        eventually("the shop to go on", Duration::from_secs(20), async || visit(&sandbox).await).await;
     assert_eq!(counted[0], 3, "a row is lost, or one too many is there");
     for (store, (port_before, pid)) in SERVERS.iter().zip(&before) {
         assert_eq!(&port(&sandbox, store), port_before);
@@ -174,8 +183,10 @@ async fn postgresql_and_redis_run_under_supervision_and_the_services_use_them() 
     assert!(SERVERS.iter().all(|store| process(&sandbox, store).is_none()));
     let ended = |service: &str| {
         let text = std::fs::read_to_string(state(&sandbox).join("events.jsonl")).unwrap();
-        let of = |line: &&str| line.contains(&format!("workload/{service}\"")) && line.contains("\"stopped\"");
-        let line = text.lines().rfind(of).unwrap_or_else(|| panic!("{service} did not stop: {text}")).to_owned();
+        let of =
+            |line: &&str| line.contains(&format!("workload/{service}\"")) && line.contains("\"stopped\"");
+        let line =
+            text.lines().rfind(of).unwrap_or_else(|| panic!("{service} did not stop: {text}")).to_owned();
         serde_json::from_str::<Value>(&line).unwrap()["at"].as_str().unwrap().to_owned()
     };
     assert!(SERVERS.iter().all(|store| ended(store) > ended("shop")));

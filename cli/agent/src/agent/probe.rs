@@ -161,7 +161,9 @@ impl Asker {
         let stream = TcpStream::connect(address).await.map_err(|e| failed(&e))?;
         match self.protocol {
             ProbeProtocol::Http => {}
-            ProbeProtocol::Postgresql => return servers::ask_postgresql(stream).await.map_err(|e| failed(&e)),
+            ProbeProtocol::Postgresql => {
+                return servers::ask_postgresql(stream).await.map_err(|e| failed(&e));
+            }
             ProbeProtocol::Redis => return servers::ask_redis(stream).await.map_err(|e| failed(&e)),
         }
         let Some(path) = path else { return Ok(()) };

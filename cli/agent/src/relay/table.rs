@@ -165,7 +165,9 @@ impl Table {
         let routes = self.routes(front.backends);
         let socket = match front.mode {
             // A port that is its program's own is in no table.
-            SocketMode::Relay | SocketMode::Own => Bound::Relay(tokio::spawn(forward::accept(listener, Arc::clone(&routes)))),
+            SocketMode::Relay | SocketMode::Own => {
+                Bound::Relay(tokio::spawn(forward::accept(listener, Arc::clone(&routes))))
+            }
             SocketMode::Passed => match listener.into_std() {
                 Ok(listener) => Bound::Passed(listener),
                 Err(error) => {

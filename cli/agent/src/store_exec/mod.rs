@@ -108,10 +108,8 @@ impl Orders {
 }
 
 fn password() -> Result<String, AgentError> {
-    let path = std::env::var_os(PASSWORD).ok_or_else(|| AgentError::Usage {
-        verb: "store-exec",
-        reason: format!("{PASSWORD} is not set"),
-    })?;
+    let path = std::env::var_os(PASSWORD)
+        .ok_or_else(|| AgentError::Usage { verb: "store-exec", reason: format!("{PASSWORD} is not set") })?;
     Ok(read(Path::new(&path))?.trim_end_matches('\n').to_owned())
 }
 
@@ -124,7 +122,8 @@ fn lock(home: &Path) -> Result<File, AgentError> {
     let path = home.with_extension("lock");
     let failed = |operation| AgentError::file(operation, &path);
     let mut options = OpenOptions::new();
-    let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed("open"))?;
+    let file =
+        options.write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed("open"))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(fs::TryLockError::WouldBlock) => {
@@ -141,9 +140,8 @@ fn become_server_user(home: &Path) -> Result<(), AgentError> {
     let (user, group) = (Uid::from_raw(SERVER_USER), Gid::from_raw(SERVER_USER));
     let metadata = fs::symlink_metadata(home).map_err(AgentError::file("look at", home))?;
     if metadata.uid() != SERVER_USER {
-        unistd::chown(home, Some(user), Some(group)).map_err(|errno| {
-            AgentError::file("give away", home)(errno.into())
-        })?;
+        unistd::chown(home, Some(user), Some(group))
+            .map_err(|errno| AgentError::file("give away", home)(errno.into()))?;
     }
     let failed = |errno: nix::Error| AgentError::process("become", format!("user {SERVER_USER}"))(errno);
     unistd::setgroups(&[]).map_err(failed)?;
@@ -163,7 +161,8 @@ fn die_with(parent: Pid) -> Result<(), AgentError> {
 
 /// Returns a copy of a descriptor that the server inherits.
 fn inherited(file: &File, home: &Path) -> Result<i32, AgentError> {
-    fcntl(file, FcntlArg::F_DUPFD(FIRST_INHERITED)).map_err(|errno| AgentError::file("pass on", home)(errno.into()))
+    fcntl(file, FcntlArg::F_DUPFD(FIRST_INHERITED))
+        .map_err(|errno| AgentError::file("pass on", home)(errno.into()))
 }
 
 /// Writes a file that only its owner may read.

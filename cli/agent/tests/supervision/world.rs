@@ -8,8 +8,8 @@ use std::time::Duration;
 use mlctl_agent::Process;
 use mlctl_core::item::Digest;
 use mlctl_core::local_protocol::{
-    HealthSpec, Layout, Limits, PROTOCOL, ProbeProtocol, ReplicaView, Request, Response, SocketMode, UpdateSpec,
-    WorkloadSpec, WorkloadView,
+    HealthSpec, Layout, Limits, PROTOCOL, ProbeProtocol, ReplicaView, Request, Response, SocketMode,
+    UpdateSpec, WorkloadSpec, WorkloadView,
 };
 use mlctl_core::ports::{Fence, LockRequest, TargetEvent};
 use mlctl_core::release::Operator;

@@ -85,7 +85,9 @@ impl EnvSource {
     pub const fn secret(&self) -> Option<&String> {
         match self {
             Self::Text(_) => None,
-            Self::SecretFile(secret) | Self::SecretValue(secret) | Self::SecretText { secret, .. } => Some(secret),
+            Self::SecretFile(secret) | Self::SecretValue(secret) | Self::SecretText { secret, .. } => {
+                Some(secret)
+            }
         }
     }
 }

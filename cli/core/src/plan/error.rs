@@ -60,7 +60,9 @@ pub enum PlanError {
         restores: Option<u32>,
     },
     /// Some services cannot go back to other stores than the rest.
-    #[error("plan a rollback of single services to release {release}: it runs on {stores} stores, and the others would not")]
+    #[error(
+        "plan a rollback of single services to release {release}: it runs on {stores} stores, and the others would not"
+    )]
     OtherStores {
         /// The release.
         release: u32,

@@ -388,8 +388,7 @@ pub fn rollback_desired(
         other_stores && item.id.kind == ItemKind::Secret && head.desired.get(&item.id).is_none()
     };
     let returns = target.desired.items.iter().filter(|item| goes_back(item) || is_lacking(item));
-    let desired =
-        Desired { items: stays.chain(returns).cloned().collect(), stores: target.desired.stores };
+    let desired = Desired { items: stays.chain(returns).cloned().collect(), stores: target.desired.stores };
     if head_runs && desired.digest() == head.desired.digest() {
         return Err(PlanError::AlreadyThere { release: target.number });
     }

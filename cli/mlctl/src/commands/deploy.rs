@@ -288,7 +288,8 @@ fn migrations(
         let folder = dialect_folder(&base, dialect);
         if folder == base && base.join(other.folder()).is_dir() {
             let (there, lacking, word) = (other.folder(), dialect.folder(), stores.word());
-            let text = format!("service {name}: {} has {there} migrations and no folder {lacking}", base.display());
+            let text =
+                format!("service {name}: {} has {there} migrations and no folder {lacking}", base.display());
             let hint = format!("write them there, or deploy without `--stores {word}`");
             return Err(CommandError::new(ExitStatus::InvalidInput, text).hint(hint));
         }

@@ -66,7 +66,8 @@ fn store_item(
     store: &Store,
     servers: &Servers,
 ) -> Result<Item> {
-    let server = servers.get(name).map(|server| servers::spec(system, name, store, server)).transpose()?.flatten();
+    let server =
+        servers.get(name).map(|server| servers::spec(system, name, store, server)).transpose()?.flatten();
     let embedded = if server.is_some() { None } else { url(layout, name, store) };
     let deadline = server.as_ref().map(|spec| spec.update.progress_deadline_ms);
     let secret = server.as_ref().map(|_| ItemId::new(ItemKind::Secret, servers::password(name)));
@@ -117,7 +118,8 @@ fn migration(whole: &Whole<'_>, name: &str, service: &Service) -> Result<Option<
             None => url(layout, store, known),
         }
     };
-    let Some((store, url)) = used.chain(&service.needs).find_map(|store| Some((store, address(store)?))) else {
+    let Some((store, url)) = used.chain(&service.needs).find_map(|store| Some((store, address(store)?)))
+    else {
         let reason =
             "it has migrations and refers to no store of kind postgresql: add one to its `env` or `needs`";
         let subject = format!("service {name}");

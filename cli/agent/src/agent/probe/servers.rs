@@ -52,10 +52,9 @@ fn judge_postgresql(answer: &[u8]) -> io::Result<()> {
         [b'E', _, _, _, _, fields @ ..] => {
             let fields: Vec<&[u8]> = fields.split(|byte| *byte == 0).collect();
             let text = fields.iter().find_map(|field| field.strip_prefix(b"M"));
-            Err(io::Error::other(text.map_or_else(
-                || "it refuses".into(),
-                |text| String::from_utf8_lossy(text).into_owned(),
-            )))
+            Err(io::Error::other(
+                text.map_or_else(|| "it refuses".into(), |text| String::from_utf8_lossy(text).into_owned()),
+            ))
         }
         [] => Err(io::Error::other("it closes the connection without an answer")),
         _ => Err(io::Error::other("its answer is not PostgreSQL's")),
@@ -67,7 +66,8 @@ fn judge_redis(answer: &str) -> io::Result<()> {
     match (lines.next(), lines.next()) {
         (Some("+OK"), Some("+PONG")) => Ok(()),
         (Some("+OK"), Some(other)) | (Some(other), _) => {
-            let shown: String = other.trim_start_matches('-').chars().filter(|c| !c.is_control()).take(160).collect();
+            let shown: String =
+                other.trim_start_matches('-').chars().filter(|c| !c.is_control()).take(160).collect();
             Err(io::Error::other(shown))
         }
         (None, _) => Err(io::Error::other("it closes the connection without an answer")),
@@ -91,7 +91,10 @@ mod tests {
     #[test]
     fn the_startup_message_tells_its_length() {
         let message = startup("me");
-        assert_eq!(usize::try_from(u32::from_be_bytes(message[..4].try_into().unwrap())).unwrap(), message.len());
+        assert_eq!(
+            usize::try_from(u32::from_be_bytes(message[..4].try_into().unwrap())).unwrap(),
+            message.len()
+        );
         assert!(message.ends_with(b"application_name\0me\0\0"));
     }
 

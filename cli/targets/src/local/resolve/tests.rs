@@ -178,7 +178,8 @@ fn only_what_rolls_a_workload_changes_its_digest() {
 #[test]
 fn what_this_target_cannot_run_is_refused_by_name() {
     let layout = Layout::new("/state");
-    let nothing_built = resolve(&layout, &system(SYSTEM), &ReleaseInput::default(), &Servers::new()).unwrap_err();
+    let nothing_built =
+        resolve(&layout, &system(SYSTEM), &ReleaseInput::default(), &Servers::new()).unwrap_err();
     assert_eq!(
         nothing_built.to_string(),
         "resolve service front: artifact_missing: nothing was built for it"

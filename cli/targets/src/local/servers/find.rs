@@ -72,8 +72,7 @@ pub(in crate::local) async fn find(layout: &Layout, system: &System, path: &str)
 fn folders(kind: StoreKind, path: &str) -> Vec<PathBuf> {
     let listed = std::env::split_paths(path).filter(|folder| folder.is_absolute());
     // One folder has one name here, whoever deploys: another name would be another command line.
-    let mut folders: Vec<PathBuf> =
-        listed.map(|folder| folder.canonicalize().unwrap_or(folder)).collect();
+    let mut folders: Vec<PathBuf> = listed.map(|folder| folder.canonicalize().unwrap_or(folder)).collect();
     let mut seen = BTreeSet::new();
     folders.retain(|folder| seen.insert(folder.clone()));
     if kind == StoreKind::Postgresql {

@@ -101,7 +101,12 @@ fn address(system: &System, kind: StoreKind, server: &Server, password: &str) ->
 }
 
 /// Returns what a server is started with.
-pub(super) fn spec(system: &System, name: &str, store: &Store, server: &Server) -> Result<Option<WorkloadSpec>> {
+pub(super) fn spec(
+    system: &System,
+    name: &str,
+    store: &Store,
+    server: &Server,
+) -> Result<Option<WorkloadSpec>> {
     let Some(kind) = kind_word(store.kind) else { return Ok(None) };
     let (protocol, stop_signal, content) = match store.kind {
         StoreKind::Redis => (ProbeProtocol::Redis, "TERM", redis_settings(name, &store.settings)?),

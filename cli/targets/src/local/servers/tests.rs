@@ -64,7 +64,9 @@ async fn what_is_missing_is_told_with_where_and_with_its_package() {
     let error = find(&layout, &cache, &path(&[&bin])).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unavailable);
     let text = error.to_string();
-    for part in ["store cache", "no redis-server of version >=7", &bin.display().to_string(), "package redis-server"] {
+    for part in
+        ["store cache", "no redis-server of version >=7", &bin.display().to_string(), "package redis-server"]
+    {
         assert!(text.contains(part), "{text} lacks {part}");
     }
     install(&bin, "redis-server", "Redis server v=6.2.1 sha=0");
@@ -77,7 +79,10 @@ async fn what_is_missing_is_told_with_where_and_with_its_package() {
     assert!(text.contains("version >=6") && text.contains("is 5.0.1"), "{text}");
     let wrong = system("  cache: {kind: redis, version: new}\n");
     let error = find(&layout, &wrong, &path(&[&bin])).await.unwrap_err();
-    assert!(error.kind == ErrorKind::Invalid && error.to_string().contains("stores.cache.version"), "{error}");
+    assert!(
+        error.kind == ErrorKind::Invalid && error.to_string().contains("stores.cache.version"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -110,6 +115,9 @@ fn settings_are_told_in_each_servers_own_words() {
 fn a_setting_that_would_be_more_than_one_line_is_refused() {
     let settings = IndexMap::from([("maxmemory".to_owned(), "1gb\nrequirepass x".to_owned())]);
     let error = redis_settings("cache", &settings).unwrap_err();
-    assert!(error.kind == ErrorKind::Invalid && error.to_string().contains("stores.cache.settings"), "{error}");
+    assert!(
+        error.kind == ErrorKind::Invalid && error.to_string().contains("stores.cache.settings"),
+        "{error}"
+    );
     assert!(postgresql_settings("db", &IndexMap::from([("a b".to_owned(), "1".to_owned())])).is_err());
 }

@@ -37,8 +37,13 @@ impl Requirement {
 
 fn bound(text: &str) -> Option<Bound> {
     use Ordering::{Equal, Greater, Less};
-    let forms: [(&str, &'static [Ordering]); 5] =
-        [(">=", &[Equal, Greater]), ("<=", &[Equal, Less]), (">", &[Greater]), ("<", &[Less]), ("=", &[Equal])];
+    let forms: [(&str, &'static [Ordering]); 5] = [
+        (">=", &[Equal, Greater]),
+        ("<=", &[Equal, Less]),
+        (">", &[Greater]),
+        ("<", &[Less]),
+        ("=", &[Equal]),
+    ];
     let (rest, allowed) = forms
         .into_iter()
         .find_map(|(sign, allowed)| Some((text.strip_prefix(sign)?, allowed)))
