@@ -85,6 +85,7 @@ impl Drop for SimMemory {
 /// Runs migrations by the kind of store they belong to.
 pub struct Stores {
     sqlite: mlctl_stores::SqliteStore,
+    postgres: mlctl_stores::PostgresStore,
     /// Knows the passwords that releases do not hold.
     target: Arc<dyn Inspector>,
 }
@@ -92,7 +93,11 @@ pub struct Stores {
 impl Stores {
     /// Returns what runs the migrations of a target's databases.
     pub(crate) fn of_target(target: Arc<dyn Inspector>) -> Self {
-        Self { sqlite: mlctl_stores::SqliteStore::new(Arc::new(SystemClock)), target }
+        Self {
+            sqlite: mlctl_stores::SqliteStore::new(Arc::new(SystemClock)),
+            postgres: mlctl_stores::PostgresStore::new(Arc::new(SystemClock)),
+            target,
+        }
     }
 
     fn of(&self, migration: &Item) -> Result<&dyn StoreAdmin, StoreError> {
@@ -100,6 +105,9 @@ impl Stores {
         let url = migration.payload.get("url").and_then(serde_json::Value::as_str).unwrap_or_default();
         if url.starts_with("sqlite:") {
             return Ok(&self.sqlite);
+        }
+        if url.starts_with("postgresql:") {
+            return Ok(&self.postgres);
         }
         let scheme = url.split(':').next().unwrap_or_default().to_owned();
         Err(StoreError {
