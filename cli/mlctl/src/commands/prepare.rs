@@ -26,8 +26,12 @@ pub(super) async fn previews(
     let mut previews = BTreeMap::new();
     for item in &desired.items {
         let mut differences = session.target.orchestrator.preview(item).await?;
-        // A database that does not run yet, or not any more, is asked when its migrations are due.
-        let reachable = item.needs.iter().all(|need| snapshot.get(need).is_current());
+        // A database that does not run yet, not any more or elsewhere is asked when its migrations are due.
+        let runs = |need: &ItemId| {
+            let live = snapshot.get(need);
+            live.is_current() && live.digest.as_ref() == desired.get(need).map(|item| &item.digest)
+        };
+        let reachable = item.needs.iter().all(runs);
         if item.id.kind == ItemKind::Migration && snapshot.get(&item.id).is_current() && reachable {
             // The target knows that it was handed over; only the store knows what was taken back since.
             let states = session.target.stores.migrations(item).await?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use mlctl_core::item::ItemId;
 use mlctl_core::plan::{Operation, Plan, PlanError, PlanInput, Selection, plan, rollback_desired};
-use mlctl_core::playbook::{Action, Apply, Class, ItemKind, Order, Step};
+use mlctl_core::playbook::{self, Action, AllWord, Apply, Class, ItemKind, Migrate, Order, Step};
 use mlctl_core::release::{Release, ReleaseState, default_rollback_target};
 use mlctl_core::status::Status;
 use mlctl_core::system::ServicePhase;
@@ -15,7 +15,7 @@ use super::{LockArgs, prepare};
 use crate::conduct::Conduct;
 use crate::error::{CommandError, ExitStatus};
 use crate::output::Printer;
-use crate::session::{Session, playbook};
+use crate::session::{self, Session};
 use crate::settings::Settings;
 
 /// Go back to the last release that passed verification, or to one by number
@@ -86,10 +86,10 @@ async fn make_plan(
     let head_runs = head.as_ref().is_none_or(|head| snapshot.strays(&head.desired).is_empty());
     let target = choose(args.to_revision, &releases, head.as_ref(), head_runs)?;
     let desired = rollback_desired(head.as_ref(), target, &args.services, args.include_infra, head_runs)?;
-    let mut playbook = playbook(settings, printer, &session.system, "rollback")?;
+    let mut playbook = session::playbook(settings, printer, &session.system, "rollback")?;
     let other_stores = prepare::other_stores(head.as_ref(), &desired);
     if let Some(phase) = playbook.phases.first_mut().filter(|_| other_stores.is_some()) {
-        phase.steps.insert(0, stores_step());
+        phase.steps.splice(0..0, stores_steps());
     }
     let operation = Operation {
         verb: "rollback".to_owned(),
@@ -118,25 +118,28 @@ async fn make_plan(
     Ok(made)
 }
 
-/// The step that comes first when the earlier release has its stores elsewhere: its services stand on them.
-fn stores_step() -> Step {
-    let apply = Apply {
-        items: vec![ItemKind::Secrets, ItemKind::Stores],
-        phase: ServicePhase::Infrastructure,
-        order: Order::Needs,
-        width: 4,
-        stable_for: TimeSpan::from_millis(1_000),
-        deadline: Some(TimeSpan::from_millis(300_000)),
-    };
-    Step {
-        id: "stores".to_owned(),
-        action: Action::Apply(apply),
+/// The steps that come first when the earlier release has its stores elsewhere: its services stand on them, and find
+/// there what the migrations of that release made.
+fn stores_steps() -> [Step; 2] {
+    let step = |id: &str, action| Step {
+        id: id.to_owned(),
+        action,
         class: Class::Change,
         verify: None,
         on_failure: None,
         timeout: None,
         retries: 2,
-    }
+    };
+    let apply = Apply {
+        items: vec![ItemKind::Secrets, ItemKind::Stores],
+        phase: ServicePhase::Infrastructure,
+        order: Order::Needs,
+        width: 4,
+        stable_for: TimeSpan::from_secs(1),
+        deadline: Some(TimeSpan::from_secs(300)),
+    };
+    let migrate = Migrate { services: playbook::Selection::All(AllWord::All) };
+    [step("stores", Action::Apply(apply)), step("migrate", Action::Migrate(migrate))]
 }
 
 /// Chooses the release to go to; the head itself is refused where it runs as it should.
