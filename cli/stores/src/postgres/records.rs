@@ -25,7 +25,11 @@ pub(super) async fn create(connection: &mut PgConnection) -> Result<(), sqlx::Er
 }
 
 async fn is_there(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    let asked = sqlx::query_scalar("SELECT to_regclass('schema_migrations') IS NOT NULL");
+    // Not by `to_regclass`: it may remember from before a wait for the lock that there was none.
+    let asked = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM pg_tables
+            WHERE tablename = 'schema_migrations' AND schemaname = ANY (current_schemas(false)))",
+    );
     asked.fetch_one(connection).await
 }
 

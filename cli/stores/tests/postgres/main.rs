@@ -127,11 +127,11 @@ fn applied(states: &[MigrationState]) -> Vec<u32> {
 async fn what_is_pending_is_applied_in_order_and_taken_back_in_reverse() {
     let database = Database::new("order").await;
     let item = database.item(three());
-    assert_eq!(applied(&store().migrations(&item).await.unwrap()), []);
+    assert!(applied(&store().migrations(&item).await.unwrap()).is_empty());
     let tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'";
     assert_eq!(database.count(tables).await, 0, "reading makes nothing");
     assert_eq!(store().migrate(&item, &ours()).await.unwrap(), [1, 2, 3]);
-    assert_eq!(store().migrate(&item, &ours()).await.unwrap(), []);
+    assert!(store().migrate(&item, &ours()).await.unwrap().is_empty());
     let states = store().migrations(&item).await.unwrap();
     assert_eq!(states[0].applied_at, Some(Noon.now()));
     // Another service in the same database has a history of its own.
