@@ -70,7 +70,8 @@ pub async fn run(config: Config, listener: Listener, shutdown: Shutdown) -> Resu
         kit.health.check("consumer", Kind::Info),
         Lease::new(Uuid::new_v4().to_string()),
     );
-    let consumer = tokio::spawn(consume(sqlite, consumer, shutdown.clone()));
+    let (tracer, stop) = (kit.tracer.clone(), shutdown.clone());
+    let consumer = tokio::spawn(async move { tracer.scope(consume(sqlite, consumer, stop)).await });
     let app = App { store, verifier: config.verifier, clock: config.clock };
     let served = kit.serve(routes::router(app), listener, shutdown).await;
     if served.is_err() {

@@ -94,7 +94,8 @@ pub async fn run(config: Config, listener: Listener, shutdown: Shutdown) -> Resu
     );
     // The background ends after the last request, whose event it still publishes.
     let (stop, stopped) = Shutdown::channel();
-    let background = tokio::spawn(background.run(stopped));
+    let tracer = kit.tracer.clone();
+    let background = tokio::spawn(async move { tracer.scope(background.run(stopped)).await });
     let app = App { catalog: Arc::new(catalog), verifier: config.verifier, internal: config.internal };
     let served = kit.serve(routes::router(app), listener, shutdown).await;
     stop.drain();

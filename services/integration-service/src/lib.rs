@@ -157,8 +157,8 @@ pub async fn run_at(
         store: Arc::clone(&store),
     };
     let worker = {
-        let shutdown = shutdown.clone();
-        tokio::spawn(async move { inbox.run(&shutdown).await })
+        let (tracer, shutdown) = (kit.tracer.clone(), shutdown.clone());
+        tokio::spawn(async move { tracer.scope(inbox.run(&shutdown)).await })
     };
     let keeper = tokio::spawn(keep(client, store, state, clock, shutdown.clone()));
     let served = kit.serve(routes::router(app), listener, shutdown).await;

@@ -168,7 +168,10 @@ pub async fn run_with(
         operator_token: settings.operator_token,
     };
 
-    let mut worker = tokio::spawn(follow_ups.run(shutdown.clone()));
+    let mut worker = {
+        let (tracer, shutdown) = (kit.tracer.clone(), shutdown.clone());
+        tokio::spawn(async move { tracer.scope(follow_ups.run(shutdown)).await })
+    };
     let served = kit.serve(routes::router(app), listener, shutdown).await;
     // The worker stops by itself after the attempt at hand, if the drain has not waited long enough already. Cutting
     // it off loses nothing: what is not struck off is done by another replica.

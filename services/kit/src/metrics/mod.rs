@@ -6,7 +6,7 @@
 mod http;
 mod usage;
 
-pub(crate) use http::HttpMetrics;
+pub(crate) use http::{HttpMetrics, method_label};
 pub use http::RouteLabel;
 
 use std::fmt;
