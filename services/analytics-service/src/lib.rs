@@ -21,8 +21,9 @@ use std::time::Duration;
 use service_kit::eventlog::EventLog;
 use service_kit::health::Kind;
 use service_kit::lease::Lease;
-use service_kit::sqlite::{Pool, SqliteError};
-use service_kit::{Identity, Kit, Listener, ServeError, Shutdown};
+use service_kit::pools::{self, ConnectionPool};
+use service_kit::sqlite::SqliteError;
+use service_kit::{DatabaseUrl, Identity, Kit, Listener, Place, ServeError, Shutdown};
 use uuid::Uuid;
 
 pub use crate::config::Config;
@@ -30,7 +31,7 @@ use crate::consumer::{Consumer, partition};
 use crate::metrics::ConsumerMetrics;
 use crate::routes::App;
 use crate::store::AnalyticsStore;
-use crate::store::sqlite::{SqliteStore, TABLES};
+use crate::store::sqlite::SqliteStore;
 
 /// Who this service is.
 pub const IDENTITY: Identity = Identity::new("analytics-service", env!("CARGO_PKG_VERSION"), 3004);
@@ -44,6 +45,9 @@ pub enum RunError {
     /// The event log cannot be opened.
     #[error("cannot start without the event log")]
     Log(#[from] SqliteError),
+    /// A store that this build cannot reach.
+    #[error("this build has no adapter for {0}")]
+    NoAdapter(&'static str),
     /// A listening socket broke.
     #[error("cannot go on serving")]
     Serve(#[from] ServeError),
@@ -55,13 +59,12 @@ pub enum RunError {
 /// [`RunError`] when the event log cannot be opened at the start, or a socket breaks.
 pub async fn run(config: Config, listener: Listener, shutdown: Shutdown) -> Result<(), RunError> {
     let kit = Kit::new(IDENTITY, &config.base).announce(routes::ROUTES);
-    let sqlite = Arc::new(SqliteStore::new(&config.database));
-    let log = EventLog::open(&config.embedded, config.clock.clone()).await?;
-    service_kit::pools::register(&kit.metrics, &[sqlite.pool(), log.pool()]);
+    let (store, pool) = open_database(&config)?;
+    let log = open_events(&config).await?;
+    pools::register(&kit.metrics, &[&*pool, log.pool()]);
     let metrics = ConsumerMetrics::register(&kit.metrics, &partition());
-    watch(&kit, &sqlite, &shutdown);
+    watch(&kit, &store, &shutdown);
 
-    let store: Arc<dyn AnalyticsStore> = sqlite.clone();
     let consumer = Consumer::new(
         Arc::clone(&store),
         log,
@@ -70,8 +73,8 @@ pub async fn run(config: Config, listener: Listener, shutdown: Shutdown) -> Resu
         kit.health.check("consumer", Kind::Info),
         Lease::new(Uuid::new_v4().to_string()),
     );
-    let (tracer, stop) = (kit.tracer.clone(), shutdown.clone());
-    let consumer = tokio::spawn(async move { tracer.scope(consume(sqlite, consumer, stop)).await });
+    let (tracer, counting, stop) = (kit.tracer.clone(), Arc::clone(&store), shutdown.clone());
+    let consumer = tokio::spawn(async move { tracer.scope(consume(counting, consumer, stop)).await });
     let app = App { store, verifier: config.verifier, clock: config.clock };
     let served = kit.serve(routes::router(app), listener, shutdown).await;
     if served.is_err() {
@@ -85,9 +88,29 @@ pub async fn run(config: Config, listener: Listener, shutdown: Shutdown) -> Resu
     Ok(served?)
 }
 
+/// The database, and its pool for the metrics.
+fn open_database(config: &Config) -> Result<(Arc<dyn AnalyticsStore>, Arc<dyn ConnectionPool>), RunError> {
+    match &config.database {
+        DatabaseUrl::Sqlite(path) => {
+            let store = Arc::new(SqliteStore::new(path));
+            let pool = Arc::new(store.pool().clone());
+            Ok((store, pool))
+        }
+        DatabaseUrl::Postgres(_) => Err(RunError::NoAdapter("PostgreSQL")),
+    }
+}
+
+/// The event log.
+async fn open_events(config: &Config) -> Result<EventLog, RunError> {
+    match &config.events {
+        Place::Embedded(folder) => Ok(EventLog::open(folder, config.clock.clone()).await?),
+        Place::Server(_) => Err(RunError::NoAdapter("Kafka")),
+    }
+}
+
 /// Waits for the migrations, then consumes.
-async fn consume(sqlite: Arc<SqliteStore>, consumer: Consumer, shutdown: Shutdown) {
-    while sqlite.pool().has_tables(TABLES).await.is_err() {
+async fn consume(store: Arc<dyn AnalyticsStore>, consumer: Consumer, shutdown: Shutdown) {
+    while store.migrated().await.is_err() {
         tokio::select! {
             () = shutdown.draining() => return,
             () = tokio::time::sleep(CHECK_PERIOD) => {}
@@ -97,15 +120,15 @@ async fn consume(sqlite: Arc<SqliteStore>, consumer: Consumer, shutdown: Shutdow
 }
 
 /// The database makes the service ready; how far the consumer is behind is shown and decides nothing.
-fn watch(kit: &Kit, sqlite: &Arc<SqliteStore>, shutdown: &Shutdown) {
-    let store = Arc::clone(sqlite);
+fn watch(kit: &Kit, store: &Arc<dyn AnalyticsStore>, shutdown: &Shutdown) {
+    let look = Arc::clone(store);
     kit.health.watch("migrations", Kind::Startup, CHECK_PERIOD, shutdown, move || {
-        let store = Arc::clone(&store);
-        async move { store.pool().has_tables(TABLES).await }
+        let store = Arc::clone(&look);
+        async move { store.migrated().await }
     });
-    let store = Arc::clone(sqlite);
+    let look = Arc::clone(store);
     kit.health.watch("postgresql", Kind::Ready, CHECK_PERIOD, shutdown, move || {
-        let store = Arc::clone(&store);
+        let store = Arc::clone(&look);
         async move { store.check().await.map_err(|error| error.to_string()) }
     });
 }

@@ -29,8 +29,9 @@ use std::time::Duration;
 use service_kit::eventlog::EventLog;
 use service_kit::health::Kind;
 use service_kit::lease::Lease;
-use service_kit::sqlite::{Pool, SqliteError};
-use service_kit::{Identity, Kit, Listener, ServeError, Shutdown};
+use service_kit::pools::{self, ConnectionPool};
+use service_kit::sqlite::SqliteError;
+use service_kit::{Identity, Kit, Listener, Place, ServeError, Shutdown};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -59,6 +60,9 @@ pub enum RunError {
     /// The event log cannot be opened.
     #[error("cannot start without the event log")]
     Log(#[from] SqliteError),
+    /// A store that this build cannot reach.
+    #[error("this build has no adapter for {0}")]
+    NoAdapter(&'static str),
     /// A listening socket broke.
     #[error("cannot go on serving")]
     Serve(#[from] ServeError),
@@ -70,10 +74,9 @@ pub enum RunError {
 /// [`RunError`] when a store cannot be opened at the start, or a socket breaks.
 pub async fn run(config: Config, listener: Listener, shutdown: Shutdown) -> Result<(), RunError> {
     let kit = Kit::new(IDENTITY, &config.base).announce(routes::ROUTES);
-    let sqlite = Arc::new(SqliteStore::open(&config.embedded).await?);
-    let log = EventLog::open(&config.embedded, config.clock.clone()).await?;
-    service_kit::pools::register(&kit.metrics, &[sqlite.pool(), log.pool()]);
-    let store: Arc<dyn ProductStore> = sqlite;
+    let (store, pool) = open_documents(&config).await?;
+    let log = open_events(&config).await?;
+    pools::register(&kit.metrics, &[&*pool, log.pool()]);
     watch(&kit, &store, &log, &shutdown);
 
     let wake = Arc::new(Notify::new());
@@ -103,6 +106,28 @@ pub async fn run(config: Config, listener: Listener, shutdown: Shutdown) -> Resu
         tracing::error!(%error, "the background work ended early");
     }
     Ok(served?)
+}
+
+/// The documents, and their pool for the metrics.
+async fn open_documents(
+    config: &Config,
+) -> Result<(Arc<dyn ProductStore>, Arc<dyn ConnectionPool>), RunError> {
+    match &config.documents {
+        Place::Embedded(folder) => {
+            let store = Arc::new(SqliteStore::open(folder).await?);
+            let pool = Arc::new(store.pool().clone());
+            Ok((store, pool))
+        }
+        Place::Server(_) => Err(RunError::NoAdapter("MongoDB")),
+    }
+}
+
+/// The event log.
+async fn open_events(config: &Config) -> Result<EventLog, RunError> {
+    match &config.events {
+        Place::Embedded(folder) => Ok(EventLog::open(folder, config.clock.clone()).await?),
+        Place::Server(_) => Err(RunError::NoAdapter("Kafka")),
+    }
 }
 
 /// The store makes the service ready; the log only makes events wait, so it is shown and decides nothing.

@@ -27,8 +27,9 @@ use service_kit::auth::{SharedToken, Verifier};
 use service_kit::client::Client;
 use service_kit::eventlog::EventLog;
 use service_kit::health::Kind;
+use service_kit::pools::{self, ConnectionPool};
 use service_kit::sqlite::{Pool, SqliteError};
-use service_kit::{Clock, Identity, Kit, Listener, ServeError, Shutdown};
+use service_kit::{Clock, DatabaseUrl, Identity, Kit, Listener, Place, ServeError, Shutdown};
 
 use crate::accounts::Accounts;
 use crate::cache::ItemCache;
@@ -64,6 +65,9 @@ pub enum RunError {
     /// The event log.
     #[error("open the event log")]
     Events(#[source] SqliteError),
+    /// A store that this build cannot reach.
+    #[error("this build has no adapter for {0}")]
+    NoAdapter(&'static str),
     /// The client of MercadoLibre.
     #[error("set up the client of MercadoLibre")]
     Client(#[source] reqwest::Error),
@@ -93,12 +97,10 @@ pub async fn run_at(
     let kit = Kit::new(IDENTITY, &config.base).announce(routes::ANNOUNCED);
     let metrics = Metrics::register(&kit.metrics);
 
-    let database = Pool::new("postgresql", &config.database, 4);
-    let state_pool = SqliteState::pool(&config.embedded);
-    let events = EventLog::open(&config.embedded, clock.clone()).await.map_err(RunError::Events)?;
-    service_kit::pools::register(&kit.metrics, &[&database, &state_pool, events.pool()]);
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::new(database));
-    let state: Arc<dyn StateStore> = Arc::new(SqliteState::open(state_pool).await?);
+    let (store, database) = open_database(&config)?;
+    let (state, state_pool) = open_state(&config).await?;
+    let events = open_events(&config, &clock).await?;
+    pools::register(&kit.metrics, &[&*database, &*state_pool, events.pool()]);
     watch(&kit, &store, &state, &shutdown);
 
     let limiter = Limiter::new(Arc::clone(&state), config.limits, clock.clone(), metrics.clone());
@@ -173,6 +175,36 @@ pub async fn run_at(
         tracing::warn!("the process ends although work is still under way");
     }
     Ok(served?)
+}
+
+/// Accounts, the inbox and listings, and their pool for the metrics.
+fn open_database(config: &Config) -> Result<(Arc<dyn Store>, Arc<dyn ConnectionPool>), RunError> {
+    match &config.database {
+        DatabaseUrl::Sqlite(path) => {
+            let pool = Pool::new("postgresql", path, 4);
+            Ok((Arc::new(SqliteStore::new(pool.clone())), Arc::new(pool)))
+        }
+        DatabaseUrl::Postgres(_) => Err(RunError::NoAdapter("PostgreSQL")),
+    }
+}
+
+/// Limits and caches, and their pool for the metrics.
+async fn open_state(config: &Config) -> Result<(Arc<dyn StateStore>, Arc<dyn ConnectionPool>), RunError> {
+    match (&config.state, &config.cache) {
+        (Place::Embedded(folder), Place::Embedded(_)) => {
+            let pool = SqliteState::pool(folder);
+            Ok((Arc::new(SqliteState::open(pool.clone()).await?), Arc::new(pool)))
+        }
+        _ => Err(RunError::NoAdapter("Redis")),
+    }
+}
+
+/// The event log.
+async fn open_events(config: &Config, clock: &Clock) -> Result<EventLog, RunError> {
+    match &config.events {
+        Place::Embedded(folder) => EventLog::open(folder, clock.clone()).await.map_err(RunError::Events),
+        Place::Server(_) => Err(RunError::NoAdapter("Kafka")),
+    }
 }
 
 fn watch(kit: &Kit, store: &Arc<dyn Store>, state: &Arc<dyn StateStore>, shutdown: &Shutdown) {

@@ -61,7 +61,7 @@ pub mod trace;
 
 pub use app::Kit;
 pub use clock::Clock;
-pub use config::{Base, ConfigError, Configuration, DatabaseUrl, Environment, Reader};
+pub use config::{Base, ConfigError, Configuration, DatabaseUrl, Environment, Place, Reader};
 pub use error::ApiError;
 pub use health::Health;
 pub use listener::Listener;

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use crate::metrics::{DURATION_BUCKETS, Gauges, Histograms, Metrics};
 
 /// A bounded set of connections to one store.
-pub trait ConnectionPool {
+pub trait ConnectionPool: Send + Sync {
     /// Its name in metrics and errors, such as `postgresql`.
     fn store(&self) -> &'static str;
 

@@ -28,8 +28,9 @@ use std::time::Duration;
 
 use service_kit::eventlog::EventLog;
 use service_kit::health::Kind;
+use service_kit::pools::{self, ConnectionPool};
 use service_kit::sqlite::{Pool, SqliteError};
-use service_kit::{Clock, Identity, Kit, Listener, ServeError, Shutdown};
+use service_kit::{Clock, DatabaseUrl, Identity, Kit, Listener, Place, ServeError, Shutdown};
 use tokio::sync::Notify;
 
 use crate::accounts::Accounts;
@@ -42,7 +43,7 @@ use crate::password::{HashError, Hasher};
 use crate::random::{Entropy, SystemEntropy};
 use crate::routes::App;
 use crate::settings::{Settings, SigningKeys};
-use crate::store::{AccountStore, EmbeddedThrottle, SqliteAccounts, StoreError};
+use crate::store::{AccountStore, EmbeddedThrottle, SqliteAccounts, StoreError, ThrottleStore};
 use crate::throttle::Throttle;
 use crate::token::KeyError;
 
@@ -76,6 +77,9 @@ pub enum RunError {
     /// The event log under `EMBEDDED_DIR` could not be opened.
     #[error("cannot open the event log")]
     EventLog(#[from] SqliteError),
+    /// A store that this build cannot reach.
+    #[error("this build has no adapter for {0}")]
+    NoAdapter(&'static str),
     /// The listening socket broke.
     #[error("cannot go on serving")]
     Serve(#[from] ServeError),
@@ -124,12 +128,11 @@ pub async fn run_with(
     let kit = Kit::new(IDENTITY, &settings.base).announce(&routes::ROUTES);
     let metrics = Metrics::new(&kit.metrics);
 
-    let database = Pool::new("postgresql", &settings.database, CONNECTIONS);
-    let state = Pool::new("redis", &settings.embedded.join("redis").join("state.db"), CONNECTIONS);
-    let events = EventLog::open(&settings.embedded, clock.clone()).await?;
-    service_kit::pools::register(&kit.metrics, &[&database, &state, events.pool()]);
-    let store: Arc<dyn AccountStore> = Arc::new(SqliteAccounts::new(database));
-    let throttle = Throttle::new(Arc::new(EmbeddedThrottle::open(state).await?), clock.clone());
+    let (store, database) = open_database(&settings)?;
+    let (throttle, state) = open_state(&settings).await?;
+    let events = open_events(&settings, &clock).await?;
+    pools::register(&kit.metrics, &[&*database, &*state, events.pool()]);
+    let throttle = Throttle::new(throttle, clock.clone());
     watch_store(&kit, &store, &shutdown);
 
     let internal = settings.internal_token;
@@ -179,6 +182,38 @@ pub async fn run_with(
         worker.abort();
     }
     Ok(served?)
+}
+
+/// People, sessions and consents, and their pool for the metrics.
+fn open_database(settings: &Settings) -> Result<(Arc<dyn AccountStore>, Arc<dyn ConnectionPool>), RunError> {
+    match &settings.database {
+        DatabaseUrl::Sqlite(path) => {
+            let pool = Pool::new("postgresql", path, CONNECTIONS);
+            Ok((Arc::new(SqliteAccounts::new(pool.clone())), Arc::new(pool)))
+        }
+        DatabaseUrl::Postgres(_) => Err(RunError::NoAdapter("PostgreSQL")),
+    }
+}
+
+/// Where failures are counted, and its pool for the metrics.
+async fn open_state(
+    settings: &Settings,
+) -> Result<(Arc<dyn ThrottleStore>, Arc<dyn ConnectionPool>), RunError> {
+    match &settings.state {
+        Place::Embedded(folder) => {
+            let pool = Pool::new("redis", &folder.join("redis").join("state.db"), CONNECTIONS);
+            Ok((Arc::new(EmbeddedThrottle::open(pool.clone()).await?), Arc::new(pool)))
+        }
+        Place::Server(_) => Err(RunError::NoAdapter("Redis")),
+    }
+}
+
+/// The event log.
+async fn open_events(settings: &Settings, clock: &Clock) -> Result<EventLog, RunError> {
+    match &settings.events {
+        Place::Embedded(folder) => Ok(EventLog::open(folder, clock.clone()).await?),
+        Place::Server(_) => Err(RunError::NoAdapter("Kafka")),
+    }
 }
 
 /// Started when the migrations have run, ready while the database answers.
