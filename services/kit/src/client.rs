@@ -325,9 +325,10 @@ mod tests {
 
     #[test]
     fn another_port_of_the_same_host_has_no_path() {
-        for (text, expected) in
-            [("http://jaeger:14268/api/traces", "http://jaeger:4318"), ("http://[::1]:1/x", "http://[::1]:4318")]
-        {
+        for (text, expected) in [
+            ("http://jaeger:14268/api/traces", "http://jaeger:4318"),
+            ("http://[::1]:1/x", "http://[::1]:4318"),
+        ] {
             assert_eq!(text.parse::<HttpUrl>().unwrap().at(4318).to_string(), expected);
         }
     }

@@ -67,7 +67,9 @@ async fn headers_are_cleaned_in_both_directions() {
         ("x-request-id", "id-1"),
         ("authorization", "Bearer token"),
     ];
-    let seen = parsed(&wire.get("/api/svc/x", &sent).await.unwrap().body);
+    let mut seen = parsed(&wire.get("/api/svc/x", &sent).await.unwrap().body);
+    let traced = seen.as_object_mut().unwrap().shift_remove("traceparent").unwrap();
+    assert!(traced.as_str().unwrap().ends_with("-00"), "nobody records it here: {traced}");
     let mut names: Vec<(&str, &str)> = seen
         .as_object()
         .unwrap()
@@ -229,9 +231,14 @@ async fn only_what_may_be_done_twice_is_sent_twice() {
         let reply = wire.request(method, "/api/svc/x", &[("x-request-id", "same")], body).await.unwrap();
         assert_eq!(reply.status, status, "{method} {body} {failures}");
         let mut asked = Vec::new();
+        let mut spans = std::collections::BTreeSet::new();
         while let Ok(question) = questions.try_recv() {
-            asked.push(question);
+            let (traced, rest): (Vec<&str>, _) =
+                question.lines().partition(|line| line.starts_with("traceparent"));
+            spans.extend(traced.iter().map(|line| (*line).to_owned()));
+            asked.push(rest.join("\n"));
         }
+        assert_eq!(spans.len(), times, "each attempt is a span of its own");
         assert_eq!(asked.len(), times, "{method} {body} {failures}");
         assert!(asked.iter().all(|question| *question == asked[0]), "the same request each time");
     }

@@ -91,7 +91,9 @@ pub struct Context {
 
 /// The text is no `traceparent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected 00-TRACE-SPAN-FLAGS in lower-case hexadecimal digits, 32, 16 and 2 of them, no id all zero")]
+#[error(
+    "expected 00-TRACE-SPAN-FLAGS in lower-case hexadecimal digits, 32, 16 and 2 of them, no id all zero"
+)]
 pub struct ContextError;
 
 impl Context {
@@ -183,8 +185,11 @@ fn state(headers: &HeaderMap) -> Option<String> {
     let lines: Option<Vec<&str>> =
         headers.get_all(&TRACESTATE).iter().map(|value| value.to_str().ok()).collect();
     let text = lines?.join(",");
-    let members: Vec<&str> =
-        text.split(',').map(|member| member.trim_matches([' ', '\t'])).filter(|one| !one.is_empty()).collect();
+    let members: Vec<&str> = text
+        .split(',')
+        .map(|member| member.trim_matches([' ', '\t']))
+        .filter(|one| !one.is_empty())
+        .collect();
     let good = !members.is_empty() && members.len() <= STATE_MEMBERS && text.len() <= STATE_BYTES;
     (good && members.iter().all(|member| is_member(member))).then(|| members.join(","))
 }
@@ -192,8 +197,7 @@ fn state(headers: &HeaderMap) -> Option<String> {
 fn is_member(text: &str) -> bool {
     let Some((key, value)) = text.split_once('=') else { return false };
     let first = key.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-    let of_key =
-        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-*/@".contains(&byte);
+    let of_key = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-*/@".contains(&byte);
     let of_value = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b'=' && byte != b',';
     first
         && key.len() <= 256
