@@ -73,7 +73,8 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`] when a store cannot be opened at the start, or a socket breaks.
 pub async fn run(config: Config, listener: Listener, shutdown: Shutdown) -> Result<(), RunError> {
-    let kit = Kit::new(IDENTITY, &config.base).announce(routes::ROUTES);
+    let kit =
+        Kit::new(IDENTITY, &config.base).announce(routes::ROUTES).openapi(include_str!("../openapi.json"));
     let (store, pool) = open_documents(&config).await?;
     let log = open_events(&config).await?;
     pools::register(&kit.metrics, &[&*pool, log.pool()]);

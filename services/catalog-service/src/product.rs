@@ -38,6 +38,7 @@ impl Owner {
 
 /// Where the last change of a product came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// A client of the public routes.
@@ -65,6 +66,7 @@ impl Source {
 
 /// The state of a listing, in MercadoLibre's words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ListingStatus {
     /// On sale.
@@ -96,6 +98,7 @@ impl ListingStatus {
 
 /// What a product says, without its identity and history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Details {
     /// The title, 1 to 256 characters.
     pub title: String,
@@ -117,6 +120,7 @@ pub struct Details {
 
 /// One product of one owner, as stored and as answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Product {
     /// Our identity of it.
     pub id: Uuid,
@@ -224,6 +228,7 @@ fn is_currency(text: &str) -> bool {
 
 /// Body of `POST /products`.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Draft {
     title: String,
@@ -266,6 +271,7 @@ impl Draft {
 
 /// Body of `PUT /products/{id}`: a field left out keeps its value, `null` empties a field that may be empty.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Change {
     /// The version that the client has seen; another one in the store is a conflict.

@@ -19,6 +19,7 @@ const QUERY_MAX: usize = 200;
 
 /// Query string of `GET /products`.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SearchParams {
     query: Option<String>,

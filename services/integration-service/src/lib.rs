@@ -94,7 +94,8 @@ pub async fn run_at(
     listener: Listener,
     shutdown: Shutdown,
 ) -> Result<(), RunError> {
-    let kit = Kit::new(IDENTITY, &config.base).announce(routes::ANNOUNCED);
+    let kit =
+        Kit::new(IDENTITY, &config.base).announce(routes::ANNOUNCED).openapi(include_str!("../openapi.json"));
     let metrics = Metrics::register(&kit.metrics);
 
     let (store, database) = open_database(&config)?;

@@ -65,6 +65,7 @@ pub struct Kit {
     body_limit: usize,
     http: HttpMetrics,
     health_handler: Option<MethodRouter>,
+    openapi: Option<&'static str>,
 }
 
 impl Kit {
@@ -84,6 +85,7 @@ impl Kit {
             body_limit: BODY_LIMIT,
             http,
             health_handler: None,
+            openapi: None,
         }
     }
 
@@ -98,6 +100,13 @@ impl Kit {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = Limits { drain: self.limits.drain, ..limits };
+        self
+    }
+
+    /// Serves the OpenAPI document of the service, the committed text, at `/openapi.json`. The gateway has no such route.
+    #[must_use]
+    pub fn openapi(mut self, document: &'static str) -> Self {
+        self.openapi = Some(document);
         self
     }
 
@@ -177,7 +186,14 @@ impl Kit {
 
     fn health_routes(&self) -> Router {
         let health = self.health_handler.clone().unwrap_or_else(|| self.health.handler());
-        self.health.routes().route("/health", health)
+        let routes = self.health.routes().route("/health", health);
+        match self.openapi {
+            Some(document) => {
+                let typed = [(header::CONTENT_TYPE, "application/json")];
+                routes.route("/openapi.json", get(move || async move { (typed, document) }))
+            }
+            None => routes,
+        }
     }
 
     /// Health is answered here too: a passed socket is shared, so that its port would answer for any replica.

@@ -53,6 +53,7 @@ pub mod pools;
 pub mod postgres;
 pub mod process;
 pub mod redis;
+pub mod routes;
 pub mod serve;
 pub mod shutdown;
 pub mod sqlite;
@@ -67,6 +68,7 @@ pub use health::Health;
 pub use listener::Listener;
 pub use metrics::Metrics;
 pub use process::main;
+pub use routes::Routes;
 pub use serve::ServeError;
 pub use shutdown::{Shutdown, ShutdownTrigger};
 

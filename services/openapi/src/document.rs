@@ -9,6 +9,9 @@ use crate::operation::Operation;
 use crate::parts::{BEARER, Handler, INTERNAL};
 use crate::schemas::Schemas;
 
+/// What every service answers to.
+const COMMON: [&str; 5] = ["/health", "/livez", "/readyz", "/startupz", "/openapi.json"];
+
 /// A document in the making.
 #[derive(Debug)]
 pub struct Document {
@@ -74,6 +77,23 @@ impl Document {
             methods.into_iter().map(|method| (method, path.clone())).collect::<Vec<_>>()
         };
         self.paths.iter().flat_map(of_path).collect()
+    }
+
+    /// Takes back what every service answers, for one that does not.
+    pub fn without(&mut self, path: &str) {
+        self.paths.shift_remove(path);
+    }
+
+    /// Every route is described, and nothing else is.
+    ///
+    /// # Panics
+    /// When one is missing or too much.
+    pub fn covers(&self, routes: &[(&str, &str)]) {
+        let mut expected: BTreeSet<(String, String)> =
+            routes.iter().map(|(method, path)| ((*method).to_owned(), (*path).to_owned())).collect();
+        let common = COMMON.iter().filter(|path| self.paths.contains_key(**path));
+        expected.extend(common.map(|path| ("GET".to_owned(), (*path).to_owned())));
+        assert_eq!(self.routes(), expected, "described on the left, served on the right");
     }
 
     /// The whole as text, the same from run to run.

@@ -132,10 +132,11 @@ impl<'a> Operation<'a> {
     }
 
     /// Wants one of these proofs of who asks.
-    pub(crate) fn secured(&mut self, scheme: &'static str) {
+    pub fn secured(&mut self, scheme: &'static str) -> &mut Self {
         if !self.security.contains(&scheme) {
             self.security.push(scheme);
         }
+        self
     }
 
     /// Nobody has to show who they are, but whoever does must be right.
@@ -163,11 +164,15 @@ impl<'a> Operation<'a> {
     }
 
     /// The one placeholder of the path is of this type.
-    pub(crate) fn placeholder<T: JsonSchema>(&mut self) {
+    ///
+    /// # Panics
+    /// When the path has none.
+    pub fn placeholder<T: JsonSchema>(&mut self) -> &mut Self {
         let name = self.path.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
         let name = name.map_or_else(|| panic!("{} has no placeholder", self.path), |(name, _)| name);
         let schema = self.schemas.read::<T>();
         self.parameters.push(json!({ "name": name, "in": "path", "required": true, "schema": schema }));
+        self
     }
 
     pub(crate) fn write(self, id: &str) -> Value {

@@ -27,6 +27,7 @@ pub const REFRESH_TTL: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// The answer to a registration, login or refresh.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SignedIn {
     /// Who signed in.
     pub user: User,

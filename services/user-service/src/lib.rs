@@ -125,7 +125,8 @@ pub async fn run_with(
             "JWT_SECRET signs with HS256: every verifier could forge tokens; set JWT_KEYS instead"
         );
     }
-    let kit = Kit::new(IDENTITY, &settings.base).announce(&routes::ROUTES);
+    let kit =
+        Kit::new(IDENTITY, &settings.base).announce(&routes::ROUTES).openapi(include_str!("../openapi.json"));
     let metrics = Metrics::new(&kit.metrics);
 
     let (store, database) = open_database(&settings)?;

@@ -34,6 +34,7 @@ pub(super) async fn get(
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Search {
     status: Option<String>,
     seller_sku: Option<String>,

@@ -17,6 +17,7 @@ use crate::accounts::{Accounts, Registration, SignedIn};
 const OPERATOR_HEADER: &str = "x-operator-token";
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct RegisterBody {
     email: String,
     password: String,
@@ -24,12 +25,14 @@ pub(super) struct RegisterBody {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct LoginBody {
     email: String,
     password: String,
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct RefreshBody {
     refresh_token: String,
 }
