@@ -7,6 +7,9 @@ use serde_json::{Map, Value, json};
 
 use crate::schemas::Schemas;
 
+/// The schema of every refusal.
+const ERROR: &str = "#/components/schemas/Error";
+
 /// What a status of ours means wherever it comes from.
 fn meaning(status: u16) -> &'static str {
     match status {
@@ -66,7 +69,7 @@ impl<'a> Operation<'a> {
 
     /// Statuses that its rules add, each in the system's error form.
     pub fn refuses(&mut self, statuses: &[u16]) -> &mut Self {
-        let error = json!({ "$ref": "#/components/schemas/Error" });
+        let error = json!({ "$ref": ERROR });
         for status in statuses {
             self.responses.insert(*status, Some(error.clone()));
         }
@@ -205,7 +208,8 @@ fn response(status: u16, schema: Option<Value>) -> Value {
         let kind = schema["contentMediaType"].as_str().unwrap_or("application/json").to_owned();
         response["content"] = json!({ kind: { "schema": schema } });
     }
-    if matches!(status, 429 | 503) {
+    let of_error = response["content"]["application/json"]["schema"]["$ref"] == ERROR;
+    if matches!(status, 429 | 503) && of_error {
         response["headers"] = json!({ "Retry-After": { "schema": { "type": "integer", "minimum": 1 } } });
     }
     response

@@ -110,7 +110,7 @@ async fn flows(system: &System, seen: &Refusals) -> Vec<String> {
     for path in [&*item, "/api/products", "/api/analytics/summary", "/api/users/me"] {
         seen.send(&front, get.clone(), path, &forged, &nothing, 401).await;
     }
-    let product = json!({"title": "Lamp", "available_quantity": 1});
+    let product = json!({"title": "Lamp", "price": 10, "currency_id": "ARS", "available_quantity": 1});
     seen.send(&front, post.clone(), "/api/products", &signed, &product, 201).await;
     seen.send(&front, post.clone(), "/api/products", &signed, &json!({"title": 1}), 422).await;
     seen.send(&front, get.clone(), "/api/analytics/summary", &signed, &nothing, 200).await;

@@ -69,7 +69,7 @@ async fn a_trace_goes_through_every_service_and_ends_at_mercadolibre() {
     assert_ne!((&sync.id, &taken.parent), (&taken.parent, &sync.id), "a call is in between");
 
     let headers = [signed, ("traceparent", &parent(TRACES[2]))];
-    let product = json!({"title": "Lamp", "available_quantity": 1});
+    let product = json!({"title": "Lamp", "price": 10, "currency_id": "ARS", "available_quantity": 1});
     send(&front, Method::POST, "/api/products", &headers, &product, 201).await;
     let made = find(&system, TRACES[2], "catalog-service", "POST /products").await;
     let counted = eventually("the span that counts the event", || async {
