@@ -60,20 +60,16 @@ python3 - "$folder/app.db" <<-'PY'
 PY
 openssl genpkey -algorithm ed25519 -out "$folder/keys.pem" 2>/dev/null
 callback=http://127.0.0.1:8080/api/auth/ml/callback
-table() {
-	local list=$1
-	shift
-	local upstreams=()
-	for service in user-service integration-service catalog-service analytics-service; do
-		upstreams+=("{\"name\":\"$service\",\"upstream\":\"127.0.0.1:${port[$service]}\",\"health_path\":\"/health\"}")
-	done
-	printf '{"version":1,"maintenance":null,"services":[%s],"routes":[%s]}' "$(IFS=,; echo "${upstreams[*]}")" "$list"
-}
-table "" >"$folder/routes.json"
+upstreams=()
+for service in user-service integration-service catalog-service analytics-service; do
+	upstreams+=("{\"name\":\"$service\",\"upstream\":\"127.0.0.1:${port[$service]}\",\"health_path\":\"/health\"}")
+done
+printf '{"version":1,"maintenance":null,"routes":[],"services":[%s]}' "$(IFS=,; echo "${upstreams[*]}")" \
+	>"$folder/routes.json"
 
 export DATABASE_URL=sqlite:$folder/app.db EMBEDDED_DIR=$folder ROUTES_FILE=$folder/routes.json
 export JWT_KEYS_FILE=$folder/keys.pem INTERNAL_TOKEN=internal-token OPERATOR_TOKEN=operator-token
-export WEBHOOK_SECRET=webhook-secret TOKEN_ENCRYPTION_KEY=MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=
+export WEBHOOK_SECRET=webhook-secret-of-tests TOKEN_ENCRYPTION_KEY=MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=
 export ML_CLIENT_ID=app ML_CLIENT_SECRET=secret ML_REDIRECT_URI=$callback
 export SIM_CLIENT_ID=app SIM_CLIENT_SECRET=secret SIM_REDIRECT_URI=$callback
 ML_AUTH_URL=$(url ml-api-sim) ML_API_URL=$(url ml-api-sim)
@@ -119,7 +115,8 @@ check() {
 }
 
 token=$(person first)
-for service in "${@:-${services[@]}}"; do
+(($#)) || set -- "${services[@]}"
+for service in "$@"; do
 	echo "== $service"
 	case $service in
 	# Its metrics are for the operator.
