@@ -109,7 +109,7 @@ check() {
 	shift 2
 	"$tool/bin/schemathesis" run "services/$service/openapi.json" --url "$(url "$service")" --no-color \
 		--checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance \
-		--phases examples,coverage,fuzzing --max-examples "${OPENAPI_EXAMPLES:-20}" --seed "${OPENAPI_SEED:-1}" \
+		--phases examples,coverage,fuzzing,stateful --max-examples "${OPENAPI_EXAMPLES:-20}" --seed "${OPENAPI_SEED:-1}" \
 		--generation-database none --request-timeout 20 \
 		-H "authorization: Bearer $token" -H 'x-internal-token: internal-token' "$@"
 }

@@ -226,24 +226,66 @@ fn is_currency(text: &str) -> bool {
     text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_uppercase())
 }
 
+/// In documents: what [`is_text`] asks of the characters, but for the blanks.
+#[cfg(test)]
+const TEXT_PATTERN: &str = r"^[^\x00-\x1f\x7f-\x9f]*$";
+
+/// In documents: the states that a client may ask for.
+#[cfg(test)]
+#[derive(schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(dead_code, reason = "only its schema is used")]
+enum ClientsChoice {
+    Active,
+    Paused,
+    Closed,
+}
+
+/// In documents: attributes by name.
+#[cfg(test)]
+struct Attributes;
+
+#[cfg(test)]
+impl schemars::JsonSchema for Attributes {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Attributes".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let text = serde_json::json!({
+            "type": "string", "minLength": 1, "maxLength": FIELD_MAX, "pattern": TEXT_PATTERN,
+        });
+        schemars::json_schema!({
+            "type": "object", "maxProperties": ATTRIBUTES_MAX, "propertyNames": text, "additionalProperties": text,
+        })
+    }
+}
+
 /// Body of `POST /products`.
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Draft {
+    #[cfg_attr(test, schemars(length(min = 1, max = 256), regex(pattern = TEXT_PATTERN)))]
     title: String,
     price: Price,
     #[serde(default)]
+    #[cfg_attr(test, schemars(length(min = 1, max = 256), regex(pattern = TEXT_PATTERN)))]
     category_id: Option<String>,
     #[serde(default)]
+    #[cfg_attr(test, schemars(regex(pattern = "^[A-Z]{3}$")))]
     currency_id: Option<String>,
     #[serde(default)]
+    #[cfg_attr(test, schemars(range(max = QUANTITY_MAX)))]
     available_quantity: u32,
     #[serde(default)]
+    #[cfg_attr(test, schemars(with = "ClientsChoice"))]
     status: ListingStatus,
     #[serde(default)]
+    #[cfg_attr(test, schemars(length(min = 1, max = 256), regex(pattern = TEXT_PATTERN)))]
     sku: Option<String>,
     #[serde(default)]
+    #[cfg_attr(test, schemars(with = "Attributes"))]
     attributes: BTreeMap<String, String>,
 }
 
@@ -276,16 +318,23 @@ impl Draft {
 pub struct Change {
     /// The version that the client has seen; another one in the store is a conflict.
     pub version: u64,
+    #[cfg_attr(test, schemars(length(min = 1, max = 256), regex(pattern = TEXT_PATTERN)))]
     title: Option<String>,
     #[serde(default, deserialize_with = "given")]
+    #[cfg_attr(test, schemars(with = "Option<String>", length(min = 1, max = 256), regex(pattern = TEXT_PATTERN)))]
     category_id: Option<Option<String>>,
     price: Option<Price>,
     #[serde(default, deserialize_with = "given")]
+    #[cfg_attr(test, schemars(with = "Option<String>", regex(pattern = "^[A-Z]{3}$")))]
     currency_id: Option<Option<String>>,
+    #[cfg_attr(test, schemars(range(max = QUANTITY_MAX)))]
     available_quantity: Option<u32>,
+    #[cfg_attr(test, schemars(with = "Option<ClientsChoice>"))]
     status: Option<ListingStatus>,
     #[serde(default, deserialize_with = "given")]
+    #[cfg_attr(test, schemars(with = "Option<String>", length(min = 1, max = 256), regex(pattern = TEXT_PATTERN)))]
     sku: Option<Option<String>>,
+    #[cfg_attr(test, schemars(with = "Option<Attributes>"))]
     attributes: Option<BTreeMap<String, String>>,
 }
 

@@ -90,6 +90,7 @@ mod tests {
         document.plain("GET", "/api/{service}/health", health, |operation| {
             operation
                 .placeholder::<String>()
+                .narrowed("service", json!({ "type": "string", "examples": ["user-service"] }))
                 .answers_with(200, report.clone())
                 .answers_with(503, report)
                 .refuses(&[400, 404, 408, 502, 504]);
@@ -99,7 +100,8 @@ mod tests {
             "/metrics",
             "The gateway's metrics, for a holder of the operator token.",
             |operation| {
-                operation.secured(BEARER).answers_text(200).refuses(&[401, 404]);
+                let text = json!({ "type": "string", "contentMediaType": "application/openmetrics-text" });
+                operation.secured(BEARER).answers_with(200, text).refuses(&[401, 404]);
             },
         );
         document.covers(&[("GET", "/api/{service}/health"), ("GET", "/metrics")]);

@@ -82,15 +82,20 @@ mod tests {
     use service_openapi::{Document, committed};
 
     use super::*;
+    use crate::ml::Group;
 
     /// What a call to MercadoLibre may end in: 401 is ours to mend, so it is a 409 here.
     const ML: &[u16] = &[400, 403, 404, 409, 422, 429, 502, 503, 504];
+
+    fn item_id() -> Value {
+        json!({ "type": "string", "pattern": "^ML[A-Z][0-9]{1,19}$" })
+    }
 
     /// MercadoLibre's own form, of which only the id is relied on.
     fn item() -> Value {
         json!({
             "type": "object", "description": "An item as MercadoLibre shows it to its owner.",
-            "properties": { "id": { "type": "string", "pattern": "^[A-Z]{3}[0-9]+$" } },
+            "properties": { "id": item_id() },
             "required": ["id"],
         })
     }
@@ -137,7 +142,10 @@ mod tests {
             operation.refuses(&[503]);
         });
         let held = "Holds a circuit breaker of this replica open or closed, or lets it decide.";
-        document.operation("POST", "/internal/ml/breakers/{group}", held, health::hold, |_| {});
+        document.operation("POST", "/internal/ml/breakers/{group}", held, health::hold, |operation| {
+            let groups = Group::ALL.map(Group::name);
+            operation.narrowed("group", json!({ "enum": groups }));
+        });
         let stands = "How it stands with MercadoLibre.";
         document.operation("GET", "/ml/health", stands, health::health, |operation| {
             operation.answers_with(200, state());
@@ -147,7 +155,7 @@ mod tests {
             let page = json!({
                 "type": "object", "required": ["results", "paging"],
                 "properties": {
-                    "results": { "type": "array", "items": { "type": "string" } },
+                    "results": { "type": "array", "items": item_id() },
                     "paging": { "type": "object" },
                 },
             });
@@ -175,12 +183,12 @@ mod tests {
             "One item, through the cache.",
             items::get,
             |operation| {
-                operation.answers_with(200, item()).refuses(ML);
+                operation.narrowed("id", item_id()).answers_with(200, item()).refuses(ML);
             },
         );
         let changed = "Changes the fields that are named.";
         document.operation("PUT", "/ml/items/{id}", changed, items::put, |operation| {
-            operation.answers_with(200, item()).refuses(ML);
+            operation.narrowed("id", item_id()).answers_with(200, item()).refuses(ML);
         });
         let told = "MercadoLibre tells of a change.";
         let path = "/ml/notifications/{secret}";
