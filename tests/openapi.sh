@@ -6,6 +6,7 @@
 #   tests/openapi.sh [SERVICE...]       OPENAPI_EXAMPLES=20   cases of each operation in the random phase
 #   SERVICES_BIN=FOLDER                 the built programs    OPENAPI_SEED=1
 set -euo pipefail
+shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-target}
 services=(integration-service catalog-service analytics-service gateway user-service)
@@ -103,17 +104,18 @@ person() {
 	echo "$token"
 }
 
-# Runs schemathesis on one service with the token of a person.
+# Runs schemathesis on one service with the token of a person; what it cannot guess stands in `known`.
 check() {
 	local service=$1 token=$2
 	shift 2
-	"$tool/bin/schemathesis" run "services/$service/openapi.json" --url "$(url "$service")" --no-color \
+	"$tool/bin/schemathesis" --config-file "$folder/known.toml" run "services/$service/openapi.json" --url "$(url "$service")" --no-color \
 		--checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance \
 		--phases examples,coverage,fuzzing,stateful --max-examples "${OPENAPI_EXAMPLES:-20}" --seed "${OPENAPI_SEED:-1}" \
 		--generation-database none --request-timeout 20 \
 		-H "authorization: Bearer $token" -H 'x-internal-token: internal-token' "$@"
 }
 
+touch "$folder/known.toml"
 token=$(person first)
 (($#)) || set -- "${services[@]}"
 for service in "$@"; do
@@ -125,6 +127,17 @@ for service in "$@"; do
 		# Whoever is gone or disconnected answers nothing more: those come last, each with a person of its own.
 		check user-service "$token" --exclude-operation-id delete_users_me
 		check user-service "$(person second)" --include-operation-id delete_users_me
+		;;
+	integration-service)
+		# A breaker that is held open and an account that is gone spoil what follows, so these two come last.
+		last=(delete_internal_ml_accounts_user_id post_internal_ml_breakers_group)
+		check integration-service "$token" "${last[@]/#/--exclude-operation-id=}"
+		# Once more with what exists: an item of the person's, the secret of the address for notifications.
+		item=$(curl -fsS -H "authorization: Bearer $token" "$(url integration-service)/ml/items" | jq -r '.results[0]')
+		printf '[parameters]\n"path.id" = "%s"\n"path.secret" = "%s"\n' "$item" "$WEBHOOK_SECRET" >"$folder/known.toml"
+		check integration-service "$token" --include-path-regex '/(notifications|items)/'
+		: >"$folder/known.toml"
+		check integration-service "$token" "${last[@]/#/--include-operation-id=}"
 		;;
 	*) check "$service" "$token" ;;
 	esac
