@@ -20,6 +20,8 @@ pub mod price;
 pub mod product;
 pub mod relay;
 pub mod routes;
+#[cfg(test)]
+mod schema;
 pub mod search;
 pub mod store;
 

@@ -13,9 +13,9 @@ use crate::price::Price;
 /// Longest title, in characters.
 const TITLE_MAX: usize = 256;
 /// Longest category, SKU, attribute name or attribute value, in characters.
-const FIELD_MAX: usize = 256;
+pub(crate) const FIELD_MAX: usize = 256;
 /// Most attributes of one product.
-const ATTRIBUTES_MAX: usize = 100;
+pub(crate) const ATTRIBUTES_MAX: usize = 100;
 /// Largest stock of one product, in pieces.
 const QUANTITY_MAX: u32 = 99_999_999;
 
@@ -226,51 +226,16 @@ fn is_currency(text: &str) -> bool {
     text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_uppercase())
 }
 
-/// In documents: what [`is_text`] asks of the characters, but for the blanks.
-#[cfg(test)]
-const TEXT_PATTERN: &str = r"^[^\x00-\x1f\x7f-\x9f]*$";
-
-/// In documents: the states that a client may ask for.
-#[cfg(test)]
-#[derive(schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[expect(dead_code, reason = "only its schema is used")]
-enum ClientsChoice {
-    Active,
-    Paused,
-    Closed,
-}
-
-/// In documents: attributes by name.
-#[cfg(test)]
-struct Attributes;
-
-#[cfg(test)]
-impl schemars::JsonSchema for Attributes {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Attributes".into()
-    }
-
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        let text = serde_json::json!({
-            "type": "string", "minLength": 1, "maxLength": FIELD_MAX, "pattern": TEXT_PATTERN,
-        });
-        schemars::json_schema!({
-            "type": "object", "maxProperties": ATTRIBUTES_MAX, "propertyNames": text, "additionalProperties": text,
-        })
-    }
-}
-
 /// Body of `POST /products`.
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Draft {
-    #[cfg_attr(test, schemars(length(min = 1, max = 256), regex(pattern = TEXT_PATTERN)))]
+    #[cfg_attr(test, schemars(length(min = 1, max = 256), regex(pattern = crate::schema::TEXT_PATTERN)))]
     title: String,
     price: Price,
     #[serde(default)]
-    #[cfg_attr(test, schemars(length(min = 1, max = 256), regex(pattern = TEXT_PATTERN)))]
+    #[cfg_attr(test, schemars(length(min = 1, max = 256), regex(pattern = crate::schema::TEXT_PATTERN)))]
     category_id: Option<String>,
     #[serde(default)]
     #[cfg_attr(test, schemars(regex(pattern = "^[A-Z]{3}$")))]
@@ -279,13 +244,13 @@ pub struct Draft {
     #[cfg_attr(test, schemars(range(max = QUANTITY_MAX)))]
     available_quantity: u32,
     #[serde(default)]
-    #[cfg_attr(test, schemars(with = "ClientsChoice"))]
+    #[cfg_attr(test, schemars(with = "crate::schema::ClientsChoice"))]
     status: ListingStatus,
     #[serde(default)]
-    #[cfg_attr(test, schemars(length(min = 1, max = 256), regex(pattern = TEXT_PATTERN)))]
+    #[cfg_attr(test, schemars(length(min = 1, max = 256), regex(pattern = crate::schema::TEXT_PATTERN)))]
     sku: Option<String>,
     #[serde(default)]
-    #[cfg_attr(test, schemars(with = "Attributes"))]
+    #[cfg_attr(test, schemars(with = "crate::schema::Attributes"))]
     attributes: BTreeMap<String, String>,
 }
 
@@ -318,10 +283,10 @@ impl Draft {
 pub struct Change {
     /// The version that the client has seen; another one in the store is a conflict.
     pub version: u64,
-    #[cfg_attr(test, schemars(length(min = 1, max = 256), regex(pattern = TEXT_PATTERN)))]
+    #[cfg_attr(test, schemars(length(min = 1, max = 256), regex(pattern = crate::schema::TEXT_PATTERN)))]
     title: Option<String>,
     #[serde(default, deserialize_with = "given")]
-    #[cfg_attr(test, schemars(with = "Option<String>", length(min = 1, max = 256), regex(pattern = TEXT_PATTERN)))]
+    #[cfg_attr(test, schemars(with = "Option<String>", length(min = 1, max = 256), regex(pattern = crate::schema::TEXT_PATTERN)))]
     category_id: Option<Option<String>>,
     price: Option<Price>,
     #[serde(default, deserialize_with = "given")]
@@ -329,12 +294,12 @@ pub struct Change {
     currency_id: Option<Option<String>>,
     #[cfg_attr(test, schemars(range(max = QUANTITY_MAX)))]
     available_quantity: Option<u32>,
-    #[cfg_attr(test, schemars(with = "Option<ClientsChoice>"))]
+    #[cfg_attr(test, schemars(with = "Option<crate::schema::ClientsChoice>"))]
     status: Option<ListingStatus>,
     #[serde(default, deserialize_with = "given")]
-    #[cfg_attr(test, schemars(with = "Option<String>", length(min = 1, max = 256), regex(pattern = TEXT_PATTERN)))]
+    #[cfg_attr(test, schemars(with = "Option<String>", length(min = 1, max = 256), regex(pattern = crate::schema::TEXT_PATTERN)))]
     sku: Option<Option<String>>,
-    #[cfg_attr(test, schemars(with = "Option<Attributes>"))]
+    #[cfg_attr(test, schemars(with = "Option<crate::schema::Attributes>"))]
     attributes: Option<BTreeMap<String, String>>,
 }
 

@@ -212,6 +212,34 @@ async fn breaking(failures: usize) -> (std::net::SocketAddr, tokio::sync::mpsc::
 }
 
 #[tokio::test]
+async fn a_trace_is_passed_on_and_what_only_looks_like_one_is_not() {
+    let service = echo("r1").await;
+    let routes = RoutesFile::new(&table(service.address));
+    let front = gateway(&routes.path()).await;
+    let mut wire = Wire::connect(front.address).await.unwrap();
+    let (trace, span) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+    let good = format!("00-{trace}-{span}-01");
+    let rows = [
+        (good.clone(), true),
+        (format!("cc-{trace}-{span}-01-later"), true),
+        (good.to_uppercase(), false),
+        (format!("ff-{trace}-{span}-01"), false),
+        (format!("00-{}-{span}-01", "0".repeat(32)), false),
+        (format!("{good}-more"), false),
+        ("x".repeat(4_000), false),
+    ];
+    for (sent, believed) in rows {
+        let headers = [("traceparent", sent.as_str()), ("tracestate", "a=1")];
+        let seen = parsed(&wire.get("/api/svc/x", &headers).await.unwrap().body)["headers"].clone();
+        let parent = seen["traceparent"].as_str().unwrap();
+        assert_eq!(parent.len(), good.len(), "{sent}: {parent}");
+        assert_eq!(parent.starts_with(&format!("00-{trace}-")), believed, "{sent}: {parent}");
+        assert!(!parent.contains(span), "the service's parent is the gateway: {parent}");
+        assert_eq!(seen["tracestate"].as_str(), believed.then_some("a=1"), "{sent}");
+    }
+}
+
+#[tokio::test]
 async fn only_what_may_be_done_twice_is_sent_twice() {
     // method, body, how often the service breaks off, what the client sees, how often the service is asked
     let rows = [

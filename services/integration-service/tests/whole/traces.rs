@@ -6,10 +6,11 @@ use service_kit::testing::{SeenSpan, eventually};
 
 use crate::system::{System, send};
 
-const TRACES: [&str; 3] = [
+const TRACES: [&str; 4] = [
     "4bf92f3577b34da6a3ce929d0e0e4731",
     "4bf92f3577b34da6a3ce929d0e0e4732",
     "4bf92f3577b34da6a3ce929d0e0e4733",
+    "4bf92f3577b34da6a3ce929d0e0e4734",
 ];
 const SPAN: &str = "00f067aa0ba902b7";
 
@@ -78,6 +79,18 @@ async fn a_trace_goes_through_every_service_and_ends_at_mercadolibre() {
     })
     .await;
     assert_eq!((counted.service.as_str(), counted.kind), ("analytics-service", 5));
+
+    // user-service keeps what follows a removal in its database; the event tells of its cause all the same.
+    let headers = [signed, ("traceparent", &parent(TRACES[3]))];
+    let gone = front.call(Method::DELETE, "/api/users/me", &headers, axum::body::Bytes::new()).await.unwrap();
+    assert_eq!(gone.status.as_u16(), 204);
+    let removed = find(&system, TRACES[3], "user-service", "DELETE /users/me").await;
+    eventually("the span that counts the removal", || async {
+        let spans = system.collector.spans();
+        let linked = |span: &SeenSpan| span.links.contains(&(TRACES[3].to_owned(), removed.id.clone()));
+        spans.iter().any(|span| span.service == "analytics-service" && linked(span)).then_some(())
+    })
+    .await;
 
     let collector = system.stop().await;
     let spans = collector.spans();
