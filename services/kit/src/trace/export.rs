@@ -3,8 +3,8 @@
 //! A request never waits here. When the queue is full, because the collector is away or slow, spans are dropped and
 //! counted; traces are for people who look for a cause, and their loss must not become one.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use axum::http::Method;
@@ -34,6 +34,9 @@ const PATH: &str = "/v1/traces";
 const EXPORTED: &str = "exported";
 const QUEUE_FULL: &str = "queue_full";
 const FAILED: &str = "failed";
+
+/// Those that send; a process is one service, a test may be many.
+static STARTED: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
 
 /// The queue and what is known of its other end; cheap to clone.
 #[derive(Clone, Debug)]
@@ -95,21 +98,22 @@ impl Exporter {
     /// Begins to send; must be called where tasks can be spawned.
     pub(super) fn start(&self) {
         if let Some(unread) = self.unread.lock().take() {
+            STARTED.lock().push(Arc::downgrade(&self.shared));
             tokio::spawn(run(unread, Arc::clone(&self.shared)));
         }
     }
 
     /// Waits until nothing is open any more, with no delays from now on.
     pub(super) async fn flush(&self) {
-        self.shared.hurry.store(true, Ordering::Release);
-        self.shared.hurried.notify_one();
-        loop {
-            let settled = self.shared.settled.notified();
-            if self.shared.open.load(Ordering::Acquire) == 0 {
-                return;
-            }
-            settled.await;
-        }
+        self.shared.flush().await;
+    }
+}
+
+/// Flushes every exporter of this process, for what its workers recorded after the last request.
+pub(super) async fn flush_all() {
+    let started: Vec<_> = STARTED.lock().iter().filter_map(Weak::upgrade).collect();
+    for shared in started {
+        shared.flush().await;
     }
 }
 
@@ -144,6 +148,18 @@ impl Shared {
         self.counters.add(&[outcome], count as u64);
         self.open.fetch_sub(count, Ordering::AcqRel);
         self.settled.notify_waiters();
+    }
+
+    async fn flush(&self) {
+        self.hurry.store(true, Ordering::Release);
+        self.hurried.notify_one();
+        loop {
+            let settled = self.settled.notified();
+            if self.open.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            settled.await;
+        }
     }
 
     /// Waits, unless the process is about to end.

@@ -170,6 +170,13 @@ impl Tracer {
     }
 }
 
+/// Exports what workers recorded after the last request was answered, for at most `limit`.
+pub(crate) async fn flush_all(limit: Duration) {
+    if tokio::time::timeout(limit, export::flush_all()).await.is_err() {
+        tracing::info!("the last spans of the workers were not taken in time");
+    }
+}
+
 /// What the running task knows.
 #[derive(Clone)]
 struct Here {
