@@ -8,7 +8,8 @@
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
-target=${CARGO_TARGET_DIR:-target}
+root=$PWD
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 services=(integration-service catalog-service analytics-service gateway user-service)
 packages=(user-service integration-service catalog-service analytics-service gateway ml-api-sim)
 if [[ -z ${SERVICES_BIN:-} ]]; then
@@ -110,11 +111,13 @@ person() {
 check() {
 	local service=$1 token=$2
 	shift 2
-	"$tool/bin/schemathesis" --config-file "$folder/known.toml" run "services/$service/openapi.json" --url "$(url "$service")" --no-color \
+	# It leaves files of its own where it runs.
+	(cd "$folder" && "$tool/bin/schemathesis" --config-file known.toml run "$root/services/$service/openapi.json" \
+		--url "$(url "$service")" --no-color \
 		--checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance \
 		--phases examples,coverage,fuzzing,stateful --max-examples "${OPENAPI_EXAMPLES:-20}" --seed "${OPENAPI_SEED:-1}" \
 		--generation-database none --request-timeout 20 \
-		-H "authorization: Bearer $token" -H 'x-internal-token: internal-token' "$@"
+		-H "authorization: Bearer $token" -H 'x-internal-token: internal-token' "$@")
 }
 
 touch "$folder/known.toml"
