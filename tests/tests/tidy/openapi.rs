@@ -20,7 +20,8 @@ fn public_routes() -> Vec<PublicRoute> {
     let mut service = String::new();
     let mut routes = Vec::new();
     for line in text.lines() {
-        let name = line.strip_prefix("  ").filter(|rest| rest.starts_with(|first: char| first.is_ascii_lowercase()));
+        let name =
+            line.strip_prefix("  ").filter(|rest| rest.starts_with(|first: char| first.is_ascii_lowercase()));
         if let Some(name) = name.and_then(|rest| rest.strip_suffix(':')) {
             name.clone_into(&mut service);
         }
