@@ -63,7 +63,8 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`] when the event log cannot be opened at the start, or a socket breaks.
 pub async fn run(config: Config, listener: Listener, shutdown: Shutdown) -> Result<(), RunError> {
-    let kit = Kit::new(IDENTITY, &config.base).announce(routes::ROUTES);
+    let kit =
+        Kit::new(IDENTITY, &config.base).announce(routes::ROUTES).openapi(include_str!("../openapi.json"));
     let (store, pool) = open_database(&config)?;
     let log = open_events(&config).await?;
     pools::register(&kit.metrics, &[&*pool, log.pool()]);
@@ -78,7 +79,8 @@ pub async fn run(config: Config, listener: Listener, shutdown: Shutdown) -> Resu
         kit.health.check("consumer", Kind::Info),
         Lease::new(Uuid::new_v4().to_string()),
     );
-    let consumer = tokio::spawn(consume(Arc::clone(&store), consumer, shutdown.clone()));
+    let (tracer, counting, stop) = (kit.tracer.clone(), Arc::clone(&store), shutdown.clone());
+    let consumer = tokio::spawn(async move { tracer.scope(consume(counting, consumer, stop)).await });
     let app = App { store, verifier: config.verifier, clock: config.clock };
     let served = kit.serve(routes::router(app), listener, shutdown).await;
     if served.is_err() {

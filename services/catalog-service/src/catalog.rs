@@ -57,6 +57,7 @@ pub enum CatalogError {
 
 /// One page of a search.
 #[derive(Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Page {
     /// The products, newest first.
     pub products: Vec<Product>,
@@ -66,6 +67,7 @@ pub struct Page {
 
 /// What became of one item of a hand-over.
 #[derive(Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ItemResult {
     /// The item as named by the sender, empty when it named none.
     pub ml_item_id: String,

@@ -64,6 +64,20 @@ impl Price {
     }
 }
 
+#[cfg(test)]
+impl schemars::JsonSchema for Price {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Price".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "number", "minimum": 0, "exclusiveMaximum": LIMIT / SCALE,
+            "description": "At most four decimals.",
+        })
+    }
+}
+
 impl fmt::Display for Price {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (units, fraction) = (self.0 / SCALE, self.0 % SCALE);

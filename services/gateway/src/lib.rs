@@ -75,3 +75,41 @@ pub async fn run(config: Config, listener: Listener, shutdown: Shutdown) -> Resu
     sweeping.abort();
     Ok(served?)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use service_openapi::parts::BEARER;
+    use service_openapi::{Document, committed};
+
+    use super::IDENTITY;
+
+    /// Of the gateway's own addresses; all others are its table's, and described by the services behind it.
+    #[test]
+    fn the_document_is_what_the_gateway_answers_itself() {
+        let mut document = Document::of(IDENTITY, "The public front of the system; its own few addresses.");
+        // What leads to services is for their users to know; this text stays in the repository.
+        document.without("/openapi.json");
+        let report = json!({ "$ref": "#/components/schemas/Health" });
+        let health = "A service's own word on its health.";
+        document.plain("GET", "/api/{service}/health", health, |operation| {
+            operation
+                .placeholder::<String>()
+                .narrowed("service", json!({ "type": "string", "examples": ["user-service"] }))
+                .answers_with(200, report.clone())
+                .answers_with(503, report)
+                .refuses(&[400, 404, 408, 502, 504]);
+        });
+        document.plain(
+            "GET",
+            "/metrics",
+            "The gateway's metrics, for a holder of the operator token.",
+            |operation| {
+                let text = json!({ "type": "string", "contentMediaType": "application/openmetrics-text" });
+                operation.secured(BEARER).answers_with(200, text).refuses(&[401, 404]);
+            },
+        );
+        document.covers(&[("GET", "/api/{service}/health"), ("GET", "/metrics")]);
+        committed::check(env!("CARGO_MANIFEST_DIR"), document);
+    }
+}

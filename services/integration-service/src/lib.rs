@@ -100,7 +100,8 @@ pub async fn run_at(
     listener: Listener,
     shutdown: Shutdown,
 ) -> Result<(), RunError> {
-    let kit = Kit::new(IDENTITY, &config.base).announce(routes::ANNOUNCED);
+    let kit =
+        Kit::new(IDENTITY, &config.base).announce(routes::ANNOUNCED).openapi(include_str!("../openapi.json"));
     let metrics = Metrics::register(&kit.metrics);
 
     let (store, database) = open_database(&config)?;
@@ -172,8 +173,8 @@ pub async fn run_at(
         store: Arc::clone(&store),
     };
     let worker = {
-        let shutdown = shutdown.clone();
-        tokio::spawn(async move { inbox.run(&shutdown).await })
+        let (tracer, shutdown) = (kit.tracer.clone(), shutdown.clone());
+        tokio::spawn(async move { tracer.scope(inbox.run(&shutdown)).await })
     };
     let keeper = tokio::spawn(keep(client, store, state, clock, shutdown.clone()));
     let served = kit.serve(routes::router(app), listener, shutdown).await;

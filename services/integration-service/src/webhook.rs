@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use service_kit::trace::{self, Kind};
 use service_kit::{Clock, Shutdown};
 use tokio::sync::Notify;
 
@@ -182,7 +183,8 @@ impl Inbox {
         for ((ml_user_id, resource), group) in subjects {
             let attempt = group.iter().map(|one| one.attempt).max().unwrap_or(1);
             let received = group.iter().map(|one| one.notification.received_at).max().unwrap_or(now);
-            let settled = match self.take_in(ml_user_id, &resource, received).await {
+            let span = trace::open("take in a notification", Kind::Consumer);
+            let settled = match trace::work(span, self.take_in(ml_user_id, &resource, received)).await {
                 Ok(()) => Settled::Done,
                 Err(error) if error.is_transient() && attempt < ATTEMPTS => {
                     let wait =

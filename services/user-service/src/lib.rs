@@ -131,7 +131,8 @@ pub async fn run_with(
             "JWT_SECRET signs with HS256: every verifier could forge tokens; set JWT_KEYS instead"
         );
     }
-    let kit = Kit::new(IDENTITY, &settings.base).announce(&routes::ROUTES);
+    let kit =
+        Kit::new(IDENTITY, &settings.base).announce(&routes::ROUTES).openapi(include_str!("../openapi.json"));
     let metrics = Metrics::new(&kit.metrics);
 
     let (store, database) = open_database(&settings)?;
@@ -177,7 +178,10 @@ pub async fn run_with(
         operator_token: settings.operator_token,
     };
 
-    let mut worker = tokio::spawn(follow_ups.run(shutdown.clone()));
+    let mut worker = {
+        let (tracer, shutdown) = (kit.tracer.clone(), shutdown.clone());
+        tokio::spawn(async move { tracer.scope(follow_ups.run(shutdown)).await })
+    };
     let served = kit.serve(routes::router(app), listener, shutdown).await;
     // The worker stops by itself after the attempt at hand, if the drain has not waited long enough already. Cutting
     // it off loses nothing: what is not struck off is done by another replica.
