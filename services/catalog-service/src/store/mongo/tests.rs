@@ -145,23 +145,23 @@ async fn a_server_that_is_away_is_unavailable_within_seconds() {
     assert_eq!(store.pool().active(), 0);
 }
 
-/// The names of the indexes that a plan uses, wherever in it they stand.
-fn indexes_of(plan: &Bson, found: &mut BTreeSet<String>) {
+/// The texts under a key of a plan, wherever in it they stand.
+fn texts_under(key: &str, plan: &Bson, found: &mut BTreeSet<String>) {
     match plan {
         Bson::Document(document) => {
-            for (key, value) in document {
+            for (name, value) in document {
                 match value {
-                    Bson::String(name) if key == "indexName" => drop(found.insert(name.clone())),
-                    value => indexes_of(value, found),
+                    Bson::String(text) if name == key => drop(found.insert(text.clone())),
+                    value => texts_under(key, value, found),
                 }
             }
         }
-        Bson::Array(values) => values.iter().for_each(|value| indexes_of(value, found)),
+        Bson::Array(values) => values.iter().for_each(|value| texts_under(key, value, found)),
         _ => {}
     }
 }
 
-/// The indexes that the server uses for a query; `None` when it cannot tell.
+/// The indexes that the server uses for a query; `None` from FerretDB 1, which evaluates every condition itself.
 async fn explained(
     collections: &Collections,
     filter: Document,
@@ -171,15 +171,22 @@ async fn explained(
     if let Some(order) = order {
         find.insert("sort", order);
     }
-    let plan = collections
+    let told = collections
         .database
         .run_command(doc! {"explain": find, "verbosity": "queryPlanner"})
         .await
         .unwrap();
-    // FerretDB 1 evaluates every condition itself and explains the query of its backend instead of a plan.
-    plan.get_document("queryPlanner").unwrap().get_document("winningPlan").ok()?;
+    let version = told.get_document("serverInfo").ok().and_then(|info| info.get_str("ferretdbVersion").ok());
+    if version.is_some_and(|version| version.starts_with("v1.")) {
+        return None;
+    }
+    let planner = told.get_document("queryPlanner").unwrap();
     let mut found = BTreeSet::new();
-    indexes_of(&Bson::Document(plan), &mut found);
+    match planner.get("winningPlan") {
+        Some(plan) => texts_under("indexName", plan, &mut found),
+        // FerretDB 2 shows the plan of PostgreSQL.
+        None => texts_under("Index Name", planner.get("Plan").unwrap(), &mut found),
+    }
     Some(found)
 }
 
