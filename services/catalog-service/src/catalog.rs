@@ -252,7 +252,10 @@ impl Catalog {
                 Decision::Conflict => return Ok((Outcome::Conflict, None)),
                 Decision::Create => {
                     let id = (self.new_id)();
-                    (Outcome::Created, self.insert(owner, id, item.details.clone(), source, Some(&item)).await?)
+                    (
+                        Outcome::Created,
+                        self.insert(owner, id, item.details.clone(), source, Some(&item)).await?,
+                    )
                 }
                 Decision::Revive(before) => {
                     let after =

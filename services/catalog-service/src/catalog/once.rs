@@ -65,19 +65,14 @@ impl Catalog {
         result
     }
 
-    async fn try_create(
-        &self,
-        owner: &Owner,
-        draft: Draft,
-        key: Option<Key>,
-    ) -> Result<Made, CatalogError> {
+    async fn try_create(&self, owner: &Owner, draft: Draft, key: Option<Key>) -> Result<Made, CatalogError> {
         let details = draft.into_details().map_err(CatalogError::Invalid)?;
         let id = (self.new_id)();
         let Some(key) = key else { return self.make(owner, id, details).await };
         match self.store.claim(owner, &self.claim(owner, &key, id, &details)?).await? {
             Claimed::OtherRequest => Err(CatalogError::KeyReused),
             Claimed::InFlight => Err(CatalogError::KeyInFlight),
-            Claimed::Answered(product) => Ok(Made { product, replayed: true }),
+            Claimed::Answered(product) => Ok(Made { product: *product, replayed: true }),
             Claimed::Granted(id) => {
                 let made = self.make(owner, id, details).await;
                 let noted = match &made {

@@ -333,7 +333,9 @@ async fn what_is_stored_comes_back_as_it_was(store: &dyn ProductStore) {
     full.details.available_quantity = 99_999_999;
     full.details.status = ListingStatus::Unknown;
     full.details.sku = Some("$set".to_owned());
-    for (name, value) in [("a.b", "dotted"), ("$set", "dollar"), ("ñ", "x"), (".", "."), ("_id", "no identity")] {
+    for (name, value) in
+        [("a.b", "dotted"), ("$set", "dollar"), ("ñ", "x"), (".", "."), ("_id", "no identity")]
+    {
         full.details.attributes.insert(name.to_owned(), value.to_owned());
     }
     full.source = Source::Webhook;

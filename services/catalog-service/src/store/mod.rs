@@ -83,7 +83,7 @@ pub enum Claimed {
     /// The key belongs to another request.
     OtherRequest,
     /// The request was answered with this product.
-    Answered(Product),
+    Answered(Box<Product>),
 }
 
 /// What became of a replacement.

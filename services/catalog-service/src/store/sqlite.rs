@@ -127,7 +127,8 @@ impl ProductStore for SqliteStore {
 
     async fn claim(&self, owner: &Owner, claim: &Claim) -> Result<Claimed, StoreError> {
         let (owner, claim) = (owner.clone(), claim.clone());
-        self.write("claim an idempotency key", move |transaction| keys::claim(transaction, &owner, &claim)).await
+        self.write("claim an idempotency key", move |transaction| keys::claim(transaction, &owner, &claim))
+            .await
     }
 
     async fn answer(&self, owner: &Owner, key: &str, product: &Product) -> Result<(), StoreError> {

@@ -100,12 +100,12 @@ async fn an_outage_is_told_as_503_and_passes() {
         assert!(began.elapsed() < Duration::from_secs(7), "{way:?} took {:?}", began.elapsed());
         assert_eq!(user.post(&json!({"title": "Lost", "price": 1})).await.0, 503, "{way:?}");
         eventually("the service to be unready", || async {
-            (replica.get_anonymously("/readyz").await.0 == 503).then_some(())
+            (replica.status("/readyz").await == 503).then_some(())
         })
         .await;
         gate.set(Way::Open);
         eventually("the service to be ready", || async {
-            (replica.get_anonymously("/readyz").await.0 == 200).then_some(())
+            (replica.status("/readyz").await == 200).then_some(())
         })
         .await;
         assert_eq!(user.get(&path).await, (200, made.clone()), "{way:?}");
@@ -126,11 +126,11 @@ async fn a_start_without_the_server_waits_for_it() {
     gate.set(Way::Broken);
     let system = System::on_mongodb(&url).await;
     let replica = system.start_unready().await;
-    assert_eq!(replica.get_anonymously("/livez").await.0, 200);
-    assert_eq!(replica.get_anonymously("/readyz").await.0, 503);
+    assert_eq!(replica.status("/livez").await, 200);
+    assert_eq!(replica.status("/readyz").await, 503);
     gate.set(Way::Open);
     eventually("the service to be ready", || async {
-        (replica.get_anonymously("/readyz").await.0 == 200).then_some(())
+        (replica.status("/readyz").await == 200).then_some(())
     })
     .await;
     let user = system.user(&replica, "default");

@@ -134,6 +134,11 @@ impl Replica {
         client.call(Method::DELETE, &path, &headers, axum::body::Bytes::new()).await.unwrap().status.as_u16()
     }
 
+    /// The status of a health route.
+    pub async fn status(&self, path: &str) -> u16 {
+        self.0.client().unwrap().get(path, &[]).await.unwrap().status.as_u16()
+    }
+
     /// An answer to a request without any token.
     pub async fn get_anonymously(&self, path: &str) -> (u16, Value) {
         let answer = self.0.client().unwrap().get(path, &[]).await.unwrap();

@@ -36,11 +36,11 @@ pub(super) async fn a_key_is_answered_once(store: &dyn ProductStore) {
     store.answer(&mine, "k", &product(9, "Late", 0)).await.unwrap();
     store.give_back(&mine, "k", at(2)).await.unwrap();
     let again = store.claim(&mine, &claim("k", "lamp", 5, 2)).await.unwrap();
-    assert_eq!(again, Claimed::Answered(lamp.clone()), "the first answer stays");
+    assert_eq!(again, Claimed::Answered(Box::new(lamp.clone())), "the first answer stays");
     assert_eq!(store.claim(&mine, &claim("k", "desk", 5, 2)).await.unwrap(), Claimed::OtherRequest);
 
     let last = claim("k", "lamp", 6, 999);
-    assert_eq!(store.claim(&mine, &last).await.unwrap(), Claimed::Answered(lamp));
+    assert_eq!(store.claim(&mine, &last).await.unwrap(), Claimed::Answered(Box::new(lamp)));
     let forgotten = claim("k", "desk", 6, 1_000);
     assert_eq!(store.claim(&mine, &forgotten).await.unwrap(), granted(6), "a key ends, swept or not");
 }

@@ -25,7 +25,9 @@ const DATABASE: &str = "catalog";
 
 /// The address cannot be read. What it says is not repeated: it may hold a password.
 #[derive(Debug, thiserror::Error)]
-#[error("the address of MongoDB cannot be read; expected mongodb://[USER:PASSWORD@]HOST[:PORT][,HOST...][/NAME]")]
+#[error(
+    "the address of MongoDB cannot be read; expected mongodb://[USER:PASSWORD@]HOST[:PORT][,HOST...][/NAME]"
+)]
 pub(super) struct Address;
 
 /// The driver's pool, as the metrics see it. The driver has one per server; all work goes to the primary.

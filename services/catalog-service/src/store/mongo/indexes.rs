@@ -33,9 +33,7 @@ pub(super) fn of_keys() -> Vec<IndexModel> {
 
 fn index(keys: Document, unique: bool, sparse: bool) -> IndexModel {
     // An option that is not set stays unsaid, so that the same index made by hand in the shell is the same index.
-    let options = IndexOptions::builder()
-        .unique(unique.then_some(true))
-        .sparse(sparse.then_some(true))
-        .build();
+    let options =
+        IndexOptions::builder().unique(unique.then_some(true)).sparse(sparse.then_some(true)).build();
     IndexModel::builder().keys(keys).options(options).build()
 }

@@ -44,8 +44,7 @@ const ATTEMPTS: u32 = 10;
 
 /// Codes of MongoDB that say "not now": a node that is stepping down, starting, shutting down or out of time.
 /// <https://www.mongodb.com/docs/manual/reference/error-codes/>
-const PASSING: [i32; 15] =
-    [6, 7, 50, 64, 89, 91, 100, 112, 189, 262, 9001, 10107, 11600, 11602, 13435];
+const PASSING: [i32; 15] = [6, 7, 50, 64, 89, 91, 100, 112, 189, 262, 9001, 10107, 11600, 11602, 13435];
 /// Code of a unique index that refused a document.
 const DUPLICATE: i32 = 11000;
 
@@ -198,8 +197,10 @@ impl ProductStore for MongoStore {
     }
 
     async fn replace(&self, write: Write, expected: u64) -> Result<Replaced, StoreError> {
-        self.run("change a product", async |collections| products::replace(collections, &write, expected).await)
-            .await
+        self.run("change a product", async |collections| {
+            products::replace(collections, &write, expected).await
+        })
+        .await
     }
 
     async fn find(&self, owner: &Owner, id: Uuid) -> Result<Option<Product>, StoreError> {
@@ -230,8 +231,10 @@ impl ProductStore for MongoStore {
     }
 
     async fn erase(&self, owner: &Owner, until: Timestamp) -> Result<usize, StoreError> {
-        self.run("erase a user's products", async |collections| owners::erase(collections, owner, until).await)
-            .await
+        self.run("erase a user's products", async |collections| {
+            owners::erase(collections, owner, until).await
+        })
+        .await
     }
 
     async fn sweep(&self, now: Timestamp) -> Result<usize, StoreError> {

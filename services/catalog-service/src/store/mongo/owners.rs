@@ -30,8 +30,7 @@ pub(super) async fn erase(
     let mut set = doc! {"$setOnInsert": of(owner)};
     set.insert("$max", doc! {"until": until.as_microsecond()});
     for _ in 0..ATTEMPTS {
-        let marked =
-            collections.erased.update_one(doc! {"_id": mark(owner)}, set.clone()).upsert(true).await;
+        let marked = collections.erased.update_one(doc! {"_id": mark(owner)}, set.clone()).upsert(true).await;
         match marked {
             Ok(_) => return remove(collections, of(owner)).await,
             // Another made the mark at the same moment.

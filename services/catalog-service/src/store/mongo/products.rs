@@ -82,7 +82,7 @@ pub(super) async fn find(
     let mut filter = of_owner(owner, id);
     filter.insert("deleted_at", Bson::Null);
     let found = collections.products.find_one(filter).max_time(READ_TIME_MAX).await?;
-    Ok(found.map(|document| document.read().map(|stored| stored.product)).transpose()?)
+    found.map(|document| document.read().map(|stored| stored.product)).transpose()
 }
 
 /// See [`crate::store::ProductStore::find_item`].
@@ -186,9 +186,13 @@ mod tests {
 
     #[test]
     fn a_word_is_searched_as_it_stands() {
-        for (word, pattern) in
-            [("lamp", "lamp"), ("100%", "100\\%"), ("a.b*", "a\\.b\\*"), ("^[$", "\\^\\[\\$"), ("straße", "straße")]
-        {
+        for (word, pattern) in [
+            ("lamp", "lamp"),
+            ("100%", "100\\%"),
+            ("a.b*", "a\\.b\\*"),
+            ("^[$", "\\^\\[\\$"),
+            ("straße", "straße"),
+        ] {
             assert_eq!(literal(word), pattern);
         }
     }
