@@ -14,6 +14,7 @@ use service_kit::testing::servers;
 use uuid::Uuid;
 
 use super::{Collections, MongoStore, connection, outbox, products};
+use crate::event::{Event, Happened};
 use crate::product::{Details, ListingStatus, Owner, Product, Source};
 use crate::search::Search;
 use crate::store::{Inserted, ProductStore, Replaced, StoreError, Stored, Write, contract};
@@ -146,6 +147,55 @@ async fn a_server_that_is_away_is_unavailable_within_seconds() {
     assert!(matches!(error, StoreError::Unavailable { operation: "reach the catalog", .. }), "{error:?}");
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     assert_eq!(store.pool().active(), 0);
+}
+
+#[tokio::test]
+#[ignore = "needs a real server: make e2e-services"]
+async fn publishing_amid_changes_loses_no_event_and_keeps_the_order() {
+    const VERSIONS: u64 = 60;
+    let url = servers::mongodb();
+    let store = Arc::new(store_at(&url).await);
+    let with_event = |version: u64| {
+        let write = write(&owner(1), 1, version);
+        let Stored { owner, product, .. } = &write.stored;
+        let event = Event::of(Uuid::from_u128(version.into()), Happened::Updated, owner, product);
+        Write { event: Some(event), ..write }
+    };
+    store.insert(with_event(1)).await.unwrap();
+    let relays: Vec<_> = (0..3)
+        .map(|_| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                let mut seen: Vec<u128> = Vec::new();
+                while seen.last() != Some(&VERSIONS.into()) {
+                    let pending = store.unpublished(10).await.unwrap();
+                    let events: Vec<_> =
+                        pending.iter().map(|(product, event)| (*product, event.id)).collect();
+                    store.mark_published(events).await.unwrap();
+                    seen.extend(pending.iter().map(|(_, event)| event.id.as_u128()));
+                    if seen.is_empty() || store.unpublished(1).await.unwrap().is_empty() {
+                        let version =
+                            store.find(&owner(1), Uuid::from_u128(1)).await.unwrap().unwrap().version;
+                        if version == VERSIONS && store.unpublished(1).await.unwrap().is_empty() {
+                            break;
+                        }
+                    }
+                }
+                seen
+            })
+        })
+        .collect();
+    for version in 2..=VERSIONS {
+        assert_eq!(store.replace(with_event(version), version - 1).await.unwrap(), Replaced::Done);
+    }
+    let mut all = BTreeSet::new();
+    for relay in relays {
+        let seen = relay.await.unwrap();
+        assert!(seen.is_sorted(), "a relay sees the events in their order: {seen:?}");
+        all.extend(seen);
+    }
+    assert_eq!(all, (1..=VERSIONS.into()).collect::<BTreeSet<u128>>());
+    assert!(store.unpublished(1).await.unwrap().is_empty());
 }
 
 /// The texts under a key of a plan, wherever in it they stand.
