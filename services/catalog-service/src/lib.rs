@@ -44,6 +44,7 @@ use crate::erasure::Erasure;
 use crate::metrics::ProductUpdates;
 use crate::relay::Relay;
 use crate::routes::App;
+use crate::store::mongo::MongoStore;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{ProductStore, StoreError};
 
@@ -121,7 +122,11 @@ async fn open_documents(
             let pool = Arc::new(store.pool().clone());
             Ok((store, pool))
         }
-        Place::Server(_) => Err(RunError::NoAdapter("MongoDB")),
+        Place::Server(url) => {
+            let store = Arc::new(MongoStore::new(url, config.pool_size).await?);
+            let pool = Arc::clone(store.pool());
+            Ok((store, pool))
+        }
     }
 }
 

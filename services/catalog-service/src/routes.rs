@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{FromRef, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use service_kit::extract::{Json, Path, Query};
 use service_kit::{ApiError, Routes};
 use uuid::Uuid;
 
-use crate::catalog::{Catalog, ItemResult, Page};
+use crate::catalog::{Catalog, ItemResult, Key, Page};
 use crate::metrics::Outcome;
 use crate::product::{Change, Draft, ListingStatus, Owner, Product, Source};
 use crate::search::SearchParams;
@@ -31,6 +31,10 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("DELETE", "/internal/products/users/{user_id}"),
 ];
 
+/// Header of `POST /products` by which a repeated request makes its product once.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// Header of an answer that was given before.
+const IDEMPOTENCY_REPLAYED: &str = "idempotent-replayed";
 /// Most items of one hand-over.
 const ITEMS_MAX: usize = 1_000;
 
@@ -102,10 +106,16 @@ async fn search(
 async fn create(
     State(catalog): State<Arc<Catalog>>,
     principal: Principal,
+    headers: HeaderMap,
     Json(body): Json<Value>,
-) -> Result<(StatusCode, Json<Product>), ApiError> {
-    let product = catalog.create(&owner(principal), typed::<Draft>(body)?).await?;
-    Ok((StatusCode::CREATED, Json(product)))
+) -> Result<(StatusCode, HeaderMap, Json<Product>), ApiError> {
+    let key = headers.get(IDEMPOTENCY_KEY).map(|value| Key::read(value.as_bytes())).transpose()?;
+    let made = catalog.create(&owner(principal), typed::<Draft>(body)?, key).await?;
+    let mut headers = HeaderMap::new();
+    if made.replayed {
+        headers.insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok((StatusCode::CREATED, headers, Json(made.product)))
 }
 
 async fn read(
