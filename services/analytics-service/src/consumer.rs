@@ -12,6 +12,7 @@ use service_kit::eventlog::{self, EventLog};
 use service_kit::health::Check;
 use service_kit::lease::Lease;
 use service_kit::sqlite::SqliteError;
+use service_kit::trace::{self, Context, Kind, Span};
 use service_kit::{Clock, Shutdown};
 
 use crate::event::Event;
@@ -139,9 +140,10 @@ impl Consumer {
         let mut behind = head.saturating_sub(after);
         self.metrics.show_lag(behind);
         if let Some(last) = records.last().map(|record| record.offset) {
+            let span = span(&records);
             let records: Vec<Record> = records.iter().map(read).collect();
             let batch = Batch { partition: self.partition.clone(), after, records, at: now };
-            match self.store.apply(batch).await? {
+            match trace::work(span, self.store.apply(batch)).await? {
                 Applied::Done(counts) => {
                     self.metrics.count(counts);
                     behind = head.saturating_sub(last);
@@ -183,6 +185,22 @@ impl Consumer {
         self.next_prune = later(now, PRUNE_EVERY);
         Ok(())
     }
+}
+
+/// The span of a batch. Of one cause it is the child; of several it points to each, because it has no one parent.
+fn span(records: &[eventlog::Record]) -> Option<Span> {
+    let mut causes: Vec<Context> = Vec::new();
+    for cause in records.iter().filter_map(|record| trace::of_event(&record.headers)) {
+        if cause.sampled && !causes.contains(&cause) {
+            causes.push(cause);
+        }
+    }
+    let parent = if let [one] = causes.as_slice() { Some(one) } else { None };
+    let mut span = trace::open_in("count events", Kind::Consumer, parent)?;
+    span.set("messaging.destination.name", eventlog::ML_EVENTS);
+    span.set("messaging.batch.message_count", records.len());
+    span.link(causes);
+    Some(span)
 }
 
 /// Reads one record; what cannot be read becomes a dead letter with its reason.

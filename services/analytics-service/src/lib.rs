@@ -22,6 +22,7 @@ use service_kit::eventlog::EventLog;
 use service_kit::health::Kind;
 use service_kit::lease::Lease;
 use service_kit::pools::{self, ConnectionPool};
+use service_kit::postgres::{self, PostgresError};
 use service_kit::sqlite::SqliteError;
 use service_kit::{DatabaseUrl, Identity, Kit, Listener, Place, ServeError, Shutdown};
 use uuid::Uuid;
@@ -31,6 +32,7 @@ use crate::consumer::{Consumer, partition};
 use crate::metrics::ConsumerMetrics;
 use crate::routes::App;
 use crate::store::AnalyticsStore;
+use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
 
 /// Who this service is.
@@ -45,6 +47,9 @@ pub enum RunError {
     /// The event log cannot be opened.
     #[error("cannot start without the event log")]
     Log(#[from] SqliteError),
+    /// The address of the database cannot be read.
+    #[error("cannot use the database")]
+    Database(#[from] PostgresError),
     /// A store that this build cannot reach.
     #[error("this build has no adapter for {0}")]
     NoAdapter(&'static str),
@@ -58,7 +63,8 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`] when the event log cannot be opened at the start, or a socket breaks.
 pub async fn run(config: Config, listener: Listener, shutdown: Shutdown) -> Result<(), RunError> {
-    let kit = Kit::new(IDENTITY, &config.base).announce(routes::ROUTES);
+    let kit =
+        Kit::new(IDENTITY, &config.base).announce(routes::ROUTES).openapi(include_str!("../openapi.json"));
     let (store, pool) = open_database(&config)?;
     let log = open_events(&config).await?;
     pools::register(&kit.metrics, &[&*pool, log.pool()]);
@@ -73,7 +79,8 @@ pub async fn run(config: Config, listener: Listener, shutdown: Shutdown) -> Resu
         kit.health.check("consumer", Kind::Info),
         Lease::new(Uuid::new_v4().to_string()),
     );
-    let consumer = tokio::spawn(consume(Arc::clone(&store), consumer, shutdown.clone()));
+    let (tracer, counting, stop) = (kit.tracer.clone(), Arc::clone(&store), shutdown.clone());
+    let consumer = tokio::spawn(async move { tracer.scope(consume(counting, consumer, stop)).await });
     let app = App { store, verifier: config.verifier, clock: config.clock };
     let served = kit.serve(routes::router(app), listener, shutdown).await;
     if served.is_err() {
@@ -95,7 +102,10 @@ fn open_database(config: &Config) -> Result<(Arc<dyn AnalyticsStore>, Arc<dyn Co
             let pool = Arc::new(store.pool().clone());
             Ok((store, pool))
         }
-        DatabaseUrl::Postgres(_) => Err(RunError::NoAdapter("PostgreSQL")),
+        DatabaseUrl::Postgres(url) => {
+            let pool = postgres::Pool::new("postgresql", IDENTITY.name, url, config.pool_size)?;
+            Ok((Arc::new(PostgresStore::new(pool.clone())), Arc::new(pool)))
+        }
     }
 }
 

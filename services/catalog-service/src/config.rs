@@ -11,6 +11,8 @@ pub struct Config {
     pub base: Base,
     /// `MONGODB_URL`, else the documents under `EMBEDDED_DIR`, which all replicas of all services share.
     pub documents: Place<SecretString>,
+    /// `DATABASE_POOL_SIZE`: connections to MongoDB at most, unless its address says `maxPoolSize`.
+    pub pool_size: u32,
     /// `KAFKA_BROKERS`, else the log under `EMBEDDED_DIR`.
     pub events: Place<String>,
     /// `INTERNAL_TOKEN`: what other services show on `/internal` routes.
@@ -25,12 +27,14 @@ impl Configuration for Config {
     fn read(base: Base, env: &mut Reader<'_>) -> Option<Self> {
         let clock = Clock::system();
         let documents = env.document_store();
+        let pool_size = env.pool_size();
         let events = env.event_log();
         let internal = env.secret("INTERNAL_TOKEN").map(SharedToken::new);
         let verifier = env.verifier(&clock);
         Some(Self {
             base,
             documents: documents?,
+            pool_size: pool_size?,
             events: events?,
             internal: internal?,
             verifier: verifier?,
@@ -62,7 +66,7 @@ mod tests {
     fn a_complete_environment_is_taken() {
         let config = Config::from_environment(IDENTITY, &complete()).unwrap();
         assert!(matches!(config.documents, Place::Embedded(folder) if folder.ends_with("nowhere")));
-        assert_eq!(config.base.port, 3003);
+        assert_eq!((config.base.port, config.pool_size), (3003, 10));
         let with_secret =
             Environment::of([("EMBEDDED_DIR", "/nowhere"), ("INTERNAL_TOKEN", "i"), ("JWT_SECRET", "s")]);
         Config::from_environment(IDENTITY, &with_secret).unwrap();

@@ -20,6 +20,8 @@ pub mod price;
 pub mod product;
 pub mod relay;
 pub mod routes;
+#[cfg(test)]
+mod schema;
 pub mod search;
 pub mod store;
 
@@ -42,6 +44,7 @@ use crate::erasure::Erasure;
 use crate::metrics::ProductUpdates;
 use crate::relay::Relay;
 use crate::routes::App;
+use crate::store::mongo::MongoStore;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{ProductStore, StoreError};
 
@@ -73,7 +76,8 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`] when a store cannot be opened at the start, or a socket breaks.
 pub async fn run(config: Config, listener: Listener, shutdown: Shutdown) -> Result<(), RunError> {
-    let kit = Kit::new(IDENTITY, &config.base).announce(routes::ROUTES);
+    let kit =
+        Kit::new(IDENTITY, &config.base).announce(routes::ROUTES).openapi(include_str!("../openapi.json"));
     let (store, pool) = open_documents(&config).await?;
     let log = open_events(&config).await?;
     pools::register(&kit.metrics, &[&*pool, log.pool()]);
@@ -97,7 +101,8 @@ pub async fn run(config: Config, listener: Listener, shutdown: Shutdown) -> Resu
     );
     // The background ends after the last request, whose event it still publishes.
     let (stop, stopped) = Shutdown::channel();
-    let background = tokio::spawn(background.run(stopped));
+    let tracer = kit.tracer.clone();
+    let background = tokio::spawn(async move { tracer.scope(background.run(stopped)).await });
     let app = App { catalog: Arc::new(catalog), verifier: config.verifier, internal: config.internal };
     let served = kit.serve(routes::router(app), listener, shutdown).await;
     stop.drain();
@@ -117,7 +122,11 @@ async fn open_documents(
             let pool = Arc::new(store.pool().clone());
             Ok((store, pool))
         }
-        Place::Server(_) => Err(RunError::NoAdapter("MongoDB")),
+        Place::Server(url) => {
+            let store = Arc::new(MongoStore::new(url, config.pool_size).await?);
+            let pool = Arc::clone(store.pool());
+            Ok((store, pool))
+        }
     }
 }
 

@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
-use service_kit::eventlog::{EventLog, Headers, ML_EVENTS, NewRecord};
+use service_kit::eventlog::{EventLog, ML_EVENTS, NewRecord};
 use service_kit::sqlite::SqliteError;
+use service_kit::trace;
 use uuid::Uuid;
 
 use crate::event::Event;
@@ -71,9 +72,10 @@ impl Relay {
         for of_product in pending.chunk_by(|(one, _), (other, _)| one == other) {
             let mut records = Vec::with_capacity(of_product.len());
             for (_, event) in of_product {
-                let payload =
+                let mut payload =
                     serde_json::to_value(event).map_err(|error| RelayError::Event(event.id, error))?;
-                records.push(NewRecord { id: event.id.to_string(), payload, headers: Headers::new() });
+                let headers = trace::take_from(&mut payload);
+                records.push(NewRecord { id: event.id.to_string(), payload, headers });
             }
             let Some((product, _)) = of_product.first() else { continue };
             self.log.append(ML_EVENTS, &product.to_string(), records).await?;

@@ -1,7 +1,7 @@
 //! integration-service: the only caller of the MercadoLibre API and the keeper of its tokens.
 //!
 //! Reading order: [`config`], [`ml`] (how it is called: [`breaker`], [`limiter`], tokens sealed by [`seal`]),
-//! [`items`] through the [`cache`], [`accounts`], [`webhook`], what others learn by [`publish`], and the stores behind
+//! [`items`] of their [`owners`] through the [`cache`], [`accounts`], [`webhook`], what others learn by [`publish`], and the stores behind
 //! it all in [`store`]. The routes are thin.
 
 pub mod accounts;
@@ -14,6 +14,7 @@ pub mod items;
 pub mod limiter;
 pub mod metrics;
 pub mod ml;
+pub mod owners;
 pub mod publish;
 mod routes;
 pub mod seal;
@@ -28,6 +29,7 @@ use service_kit::client::Client;
 use service_kit::eventlog::EventLog;
 use service_kit::health::Kind;
 use service_kit::pools::{self, ConnectionPool};
+use service_kit::postgres::{self, PostgresError};
 use service_kit::sqlite::{Pool, SqliteError};
 use service_kit::{Clock, DatabaseUrl, Identity, Kit, Listener, Place, ServeError, Shutdown};
 
@@ -38,8 +40,9 @@ use crate::items::Items;
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
 use crate::ml::{Group, MlClient, Session, Tokens};
+use crate::owners::Owners;
 use crate::publish::Publisher;
-use crate::store::{SqliteState, SqliteStore, StateStore, Store, StoreError};
+use crate::store::{PostgresStore, SqliteState, SqliteStore, StateStore, Store, StoreError};
 use crate::webhook::Inbox;
 
 /// This service.
@@ -65,6 +68,9 @@ pub enum RunError {
     /// The event log.
     #[error("open the event log")]
     Events(#[source] SqliteError),
+    /// The address of the database cannot be read.
+    #[error("cannot use the database")]
+    Database(#[from] PostgresError),
     /// A store that this build cannot reach.
     #[error("this build has no adapter for {0}")]
     NoAdapter(&'static str),
@@ -94,7 +100,8 @@ pub async fn run_at(
     listener: Listener,
     shutdown: Shutdown,
 ) -> Result<(), RunError> {
-    let kit = Kit::new(IDENTITY, &config.base).announce(routes::ANNOUNCED);
+    let kit =
+        Kit::new(IDENTITY, &config.base).announce(routes::ANNOUNCED).openapi(include_str!("../openapi.json"));
     let metrics = Metrics::register(&kit.metrics);
 
     let (store, database) = open_database(&config)?;
@@ -122,15 +129,22 @@ pub async fn run_at(
     let catalog = Client::new(config.catalog, CATALOG_TIMEOUT);
     let publisher = Arc::new(Publisher::new(events, catalog, internal.clone(), clock.clone()));
     let cache = ItemCache::new(Arc::clone(&state), clock.clone(), metrics.clone(), dice);
+    let owners = Arc::new(Owners::new(Arc::clone(&store)));
     let items = Arc::new(Items::new(
         Arc::clone(&store),
+        Arc::clone(&owners),
         session.clone(),
         cache,
         Arc::clone(&publisher),
         clock.clone(),
     ));
-    let accounts =
-        Arc::new(Accounts::new(Arc::clone(&store), session.clone(), Arc::clone(&publisher), clock.clone()));
+    let accounts = Arc::new(Accounts::new(
+        Arc::clone(&store),
+        owners,
+        session.clone(),
+        Arc::clone(&publisher),
+        clock.clone(),
+    ));
     let inbox = Arc::new(Inbox::new(
         Arc::clone(&store),
         session,
@@ -159,8 +173,8 @@ pub async fn run_at(
         store: Arc::clone(&store),
     };
     let worker = {
-        let shutdown = shutdown.clone();
-        tokio::spawn(async move { inbox.run(&shutdown).await })
+        let (tracer, shutdown) = (kit.tracer.clone(), shutdown.clone());
+        tokio::spawn(async move { tracer.scope(inbox.run(&shutdown)).await })
     };
     let keeper = tokio::spawn(keep(client, store, state, clock, shutdown.clone()));
     let served = kit.serve(routes::router(app), listener, shutdown).await;
@@ -184,7 +198,10 @@ fn open_database(config: &Config) -> Result<(Arc<dyn Store>, Arc<dyn ConnectionP
             let pool = Pool::new("postgresql", path, 4);
             Ok((Arc::new(SqliteStore::new(pool.clone())), Arc::new(pool)))
         }
-        DatabaseUrl::Postgres(_) => Err(RunError::NoAdapter("PostgreSQL")),
+        DatabaseUrl::Postgres(url) => {
+            let pool = postgres::Pool::new("postgresql", IDENTITY.name, url, config.pool_size)?;
+            Ok((Arc::new(PostgresStore::new(pool.clone())), Arc::new(pool)))
+        }
     }
 }
 

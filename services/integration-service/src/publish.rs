@@ -8,8 +8,8 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use service_kit::auth::SharedToken;
 use service_kit::client::{CallError, Client};
-use service_kit::eventlog::{EventLog, Headers, ML_EVENTS, NewRecord};
-use service_kit::{Clock, PROBE_TENANT};
+use service_kit::eventlog::{EventLog, ML_EVENTS, NewRecord};
+use service_kit::{Clock, PROBE_TENANT, trace};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -175,7 +175,7 @@ impl Publisher {
             payload: json!({
                 "id": id, "type": kind, "tenant": owner.tenant, "user_id": owner.user_id, "at": at, "data": data,
             }),
-            headers: Headers::new(),
+            headers: trace::event_headers(),
         });
         let key = owner.user_id.to_string();
         self.events.append(ML_EVENTS, &key, records.collect()).await.map_err(Error::Events)?;

@@ -33,7 +33,7 @@
 //!
 //! Modules in reading order: [`process`] starts and stops the program, [`config`] reads the environment,
 //! [`listener`] and [`shutdown`] are what `run` is given, [`app`] puts a service's routes together with
-//! [`health`], [`metrics`] and [`log`], [`serve`] is the loop that answers connections and drains them; [`auth`],
+//! [`health`], [`metrics`], [`log`] and [`trace`], [`serve`] is the loop that answers connections and drains them; [`auth`],
 //! [`client`], [`sqlite`], [`postgres`], [`redis`], [`eventlog`] and [`lease`] are what services are built from.
 
 pub mod app;
@@ -53,10 +53,12 @@ pub mod pools;
 pub mod postgres;
 pub mod process;
 pub mod redis;
+pub mod routes;
 pub mod serve;
 pub mod shutdown;
 pub mod sqlite;
 pub mod testing;
+pub mod trace;
 
 pub use app::Kit;
 pub use clock::Clock;
@@ -66,6 +68,7 @@ pub use health::Health;
 pub use listener::Listener;
 pub use metrics::Metrics;
 pub use process::main;
+pub use routes::Routes;
 pub use serve::ServeError;
 pub use shutdown::{Shutdown, ShutdownTrigger};
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use service_kit::error::chain;
-use service_kit::eventlog::{EventLog, Headers, ML_EVENTS, NewRecord};
+use service_kit::eventlog::{EventLog, ML_EVENTS, NewRecord};
+use service_kit::trace::{self, Kind};
 use service_kit::{Clock, PROBE_TENANT, Shutdown};
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -47,7 +48,9 @@ pub struct SinkError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 impl EventSink for EventLog {
     async fn append(&self, key: &str, event: &serde_json::Value) -> Result<(), SinkError> {
         let id = event["id"].as_str().unwrap_or_default().to_owned();
-        let record = NewRecord { id, payload: event.clone(), headers: Headers::new() };
+        let mut payload = event.clone();
+        let headers = trace::take_from(&mut payload);
+        let record = NewRecord { id, payload, headers };
         let appended = Self::append(self, ML_EVENTS, key, vec![record]).await;
         appended.map(|_offset| ()).map_err(|error| SinkError(Box::new(error)))
     }
@@ -123,7 +126,8 @@ impl FollowUps {
         let claimed = self.store.claim_follow_ups(now, lease_until, BATCH).await?;
         let tried = claimed.len();
         for item in claimed {
-            match self.attempt(&item).await {
+            let span = trace::open("follow up on a removed user", Kind::Internal);
+            match trace::work(span, self.attempt(&item)).await {
                 Ok(()) => self.store.finish_follow_up(item.follow_up.id).await?,
                 Err(error) => {
                     tracing::warn!(

@@ -29,6 +29,7 @@ use std::time::Duration;
 use service_kit::eventlog::EventLog;
 use service_kit::health::Kind;
 use service_kit::pools::{self, ConnectionPool};
+use service_kit::postgres::{self, PostgresError};
 use service_kit::sqlite::{Pool, SqliteError};
 use service_kit::{Clock, DatabaseUrl, Identity, Kit, Listener, Place, ServeError, Shutdown};
 use tokio::sync::Notify;
@@ -43,7 +44,9 @@ use crate::password::{HashError, Hasher};
 use crate::random::{Entropy, SystemEntropy};
 use crate::routes::App;
 use crate::settings::{Settings, SigningKeys};
-use crate::store::{AccountStore, EmbeddedThrottle, SqliteAccounts, StoreError, ThrottleStore};
+use crate::store::{
+    AccountStore, EmbeddedThrottle, PostgresAccounts, SqliteAccounts, StoreError, ThrottleStore,
+};
 use crate::throttle::Throttle;
 use crate::token::KeyError;
 
@@ -77,6 +80,9 @@ pub enum RunError {
     /// The event log under `EMBEDDED_DIR` could not be opened.
     #[error("cannot open the event log")]
     EventLog(#[from] SqliteError),
+    /// The address of the database cannot be read.
+    #[error("cannot use the database")]
+    Database(#[from] PostgresError),
     /// A store that this build cannot reach.
     #[error("this build has no adapter for {0}")]
     NoAdapter(&'static str),
@@ -125,7 +131,8 @@ pub async fn run_with(
             "JWT_SECRET signs with HS256: every verifier could forge tokens; set JWT_KEYS instead"
         );
     }
-    let kit = Kit::new(IDENTITY, &settings.base).announce(&routes::ROUTES);
+    let kit =
+        Kit::new(IDENTITY, &settings.base).announce(&routes::ROUTES).openapi(include_str!("../openapi.json"));
     let metrics = Metrics::new(&kit.metrics);
 
     let (store, database) = open_database(&settings)?;
@@ -171,7 +178,10 @@ pub async fn run_with(
         operator_token: settings.operator_token,
     };
 
-    let mut worker = tokio::spawn(follow_ups.run(shutdown.clone()));
+    let mut worker = {
+        let (tracer, shutdown) = (kit.tracer.clone(), shutdown.clone());
+        tokio::spawn(async move { tracer.scope(follow_ups.run(shutdown)).await })
+    };
     let served = kit.serve(routes::router(app), listener, shutdown).await;
     // The worker stops by itself after the attempt at hand, if the drain has not waited long enough already. Cutting
     // it off loses nothing: what is not struck off is done by another replica.
@@ -188,7 +198,10 @@ fn open_database(settings: &Settings) -> Result<(Arc<dyn AccountStore>, Arc<dyn 
             let pool = Pool::new("postgresql", path, CONNECTIONS);
             Ok((Arc::new(SqliteAccounts::new(pool.clone())), Arc::new(pool)))
         }
-        DatabaseUrl::Postgres(_) => Err(RunError::NoAdapter("PostgreSQL")),
+        DatabaseUrl::Postgres(url) => {
+            let pool = postgres::Pool::new("postgresql", IDENTITY.name, url, settings.pool_size)?;
+            Ok((Arc::new(PostgresAccounts::new(pool.clone())), Arc::new(pool)))
+        }
     }
 }
 

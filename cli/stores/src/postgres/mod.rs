@@ -43,7 +43,7 @@ impl PostgresStore {
 
     /// Changes how long to wait for another runner, and for locks of others; 5 s unless told.
     #[must_use]
-    pub const fn with_busy_timeout(mut self, timeout: Duration) -> Self {
+    pub const fn with_lock_wait(mut self, timeout: Duration) -> Self {
         self.busy_timeout = timeout;
         self
     }

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::fixture;
 use crate::limiter::Lane;
 use crate::ml::{Answer, Body, Group, ItemId, MlError, Request, Session};
+use crate::owners::Owners;
 use crate::publish::{Owner, Publisher, Source};
 use crate::store::{Account, Store};
 
@@ -24,6 +25,7 @@ pub use sync::Synced;
 /// See the module.
 pub struct Items {
     store: Arc<dyn Store>,
+    owners: Arc<Owners>,
     session: Session,
     cache: ItemCache,
     publisher: Arc<Publisher>,
@@ -47,12 +49,13 @@ impl Items {
     /// Over these parts.
     pub fn new(
         store: Arc<dyn Store>,
+        owners: Arc<Owners>,
         session: Session,
         cache: ItemCache,
         publisher: Arc<Publisher>,
         clock: Clock,
     ) -> Self {
-        Self { store, session, cache, publisher, clock }
+        Self { store, owners, session, cache, publisher, clock }
     }
 
     /// One item of the user's, through the cache.
@@ -69,8 +72,8 @@ impl Items {
                 Err(absent().into())
             };
         }
-        let account = self.account(who).await?;
-        let found = self.cache.get(account.ml_user_id, id, self.load(who, id)).await;
+        let owner = self.owners.of(who.user_id).await?;
+        let found = self.cache.get(owner, id, self.load(who, id)).await;
         let Found { item, freshness } = found.map_err(shared)?;
         Ok((item.ok_or_else(absent)?, freshness))
     }

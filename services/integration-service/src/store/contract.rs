@@ -1,4 +1,4 @@
-//! What every adapter of the two store traits must do. The embedded adapters run it here; others run the same.
+//! What every adapter of the two store traits must do. The embedded adapters and those of real servers run it below.
 
 use uuid::Uuid;
 
@@ -221,5 +221,112 @@ mod embedded {
         assert_eq!(empty.migrated().await, Ok(()));
         migrate_down(&database, migrations()).unwrap();
         assert!(empty.migrated().await.is_err());
+    }
+}
+
+/// The same on a real server, and what only several connections can show.
+mod postgresql {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use service_kit::postgres::Pool;
+    use service_kit::testing::servers;
+
+    use super::super::{PostgresStore, RefreshClaim, Store};
+    use super::*;
+
+    fn migrations() -> &'static Path {
+        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/postgres"))
+    }
+
+    async fn store() -> PostgresStore {
+        let url = servers::postgresql(migrations()).await.unwrap();
+        PostgresStore::new(Pool::new("postgresql", "test", &url, 20).unwrap())
+    }
+
+    macro_rules! database {
+        ($($name:ident),*) => {$(
+            #[tokio::test]
+            #[ignore = "needs a real server: make e2e-services"]
+            async fn $name() {
+                super::$name(&store().await).await;
+            }
+        )*};
+    }
+
+    database!(
+        accounts_are_linked_one_to_one,
+        refreshes_are_claimed_by_one,
+        the_inbox_loses_and_doubles_nothing,
+        listings_have_one_answer_per_key
+    );
+
+    /// Runs twenty at once; what each was told.
+    async fn twenty<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+        store: &Arc<PostgresStore>,
+        each: impl Fn(Arc<PostgresStore>, u128) -> F,
+    ) -> Vec<T> {
+        let begun: Vec<_> = (0..20).map(|nth| tokio::spawn(each(Arc::clone(store), nth))).collect();
+        let mut told = Vec::new();
+        for one in begun {
+            told.push(one.await.unwrap());
+        }
+        told
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "needs a real server: make e2e-services"]
+    async fn of_twenty_at_once_one_refreshes_one_lists_one_links_and_each_notification_is_claimed_once() {
+        let store = Arc::new(store().await);
+        let linked =
+            twenty(&store, |store, nth| async move { store.link(account(nth + 1, 7), 0).await.unwrap() })
+                .await;
+        assert_eq!(linked.iter().filter(|linked| **linked == Linked::New).count(), 1, "{linked:?}");
+        let owner = store.account_of_ml_user(7).await.unwrap().unwrap().user_id;
+        let claims =
+            twenty(
+                &store,
+                move |store, _| async move { store.claim_refresh(owner, 1, 10, 20).await.unwrap() },
+            )
+            .await;
+        let claimed = claims.iter().filter(|claim| matches!(claim, RefreshClaim::Claimed(_))).count();
+        assert_eq!((claimed, claims.iter().filter(|claim| **claim == RefreshClaim::Busy).count()), (1, 19));
+        let begun = twenty(&store, move |store, _| async move {
+            let intent =
+                Intent { user_id: owner, key: "k".into(), request_hash: "h".into(), seller_sku: None };
+            store.begin_listing(intent, 0, 10).await.unwrap()
+        })
+        .await;
+        assert_eq!(begun.iter().filter(|begun| **begun == Begun::Fresh).count(), 1, "{begun:?}");
+        for nth in 0..100 {
+            assert!(store.receive(notification(&format!("n{nth}"), nth), true).await.unwrap());
+        }
+        let claimed = twenty(&store, |store, _| async move {
+            let mut ids = Vec::new();
+            loop {
+                let some = store.claim_due(1_000, 2_000, 7).await.unwrap();
+                if some.is_empty() {
+                    return ids;
+                }
+                ids.extend(some.into_iter().map(|one| one.notification.id));
+            }
+        })
+        .await;
+        let mut ids: Vec<String> = claimed.into_iter().flatten().collect();
+        let all = ids.len();
+        ids.sort();
+        ids.dedup();
+        assert_eq!((all, ids.len()), (100, 100));
+    }
+
+    #[tokio::test]
+    async fn a_notification_that_cannot_be_stored_is_told_in_time() {
+        // It accepts and says nothing, as a server that is paused.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("postgresql://p@{}/d", silent.local_addr().unwrap()).into();
+        let store = PostgresStore::new(Pool::new("postgresql", "test", &url, 1).unwrap());
+        let began = std::time::Instant::now();
+        let error = store.receive(notification("a", 1), true).await.unwrap_err();
+        assert!(error.busy && began.elapsed().as_millis() < 450, "{error:?} after {:?}", began.elapsed());
     }
 }

@@ -3,6 +3,7 @@
 
 mod inbox;
 mod intents;
+mod postgres;
 mod sqlite;
 mod state_sqlite;
 
@@ -16,6 +17,7 @@ use uuid::Uuid;
 
 use crate::limiter::gcra::{Bucket, Rate};
 
+pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 pub use state_sqlite::SqliteState;
 

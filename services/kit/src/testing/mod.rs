@@ -1,9 +1,11 @@
 //! Support for tests of services: migrations applied, a service running in process, a signer of tokens.
 
+mod collector;
 mod logs;
 pub mod servers;
 mod wire;
 
+pub use collector::{Collector, SeenSpan};
 pub use logs::Logs;
 pub use wire::{Reply, Wire};
 
