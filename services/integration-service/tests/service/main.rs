@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise, also in what its cases share")]
 
 mod bench;
+mod flood;
 mod journey;
 mod listing;
 mod publish;
