@@ -36,7 +36,8 @@ pub struct Config {
     pub redirect_uri: Option<String>,
     /// `ML_API_TIMEOUT`: milliseconds for one whole call.
     pub ml_timeout: Duration,
-    /// `GLOBAL_`, `USER_`, `ML_API_RATE_LIMIT_PER_HOUR`, `RATE_LIMIT_MODE`, `MAX_REPLICAS`.
+    /// `GLOBAL_`, `USER_`, `ML_API_RATE_LIMIT_PER_HOUR`, `RATE_LIMIT_MODE`, `MAX_REPLICAS`,
+    /// `RATE_LIMIT_WINDOW_SECONDS`.
     pub limits: Limits,
     /// `CIRCUIT_BREAKER_ENABLED`, `_FAILURE_THRESHOLD`, `_RECOVERY_TIMEOUT` (ms).
     pub breaker: Policy,
@@ -122,6 +123,8 @@ fn limits(env: &mut Reader<'_>) -> Option<Limits> {
         &[("normal", Mode::Normal), ("conservative", Mode::Conservative)],
     );
     let replicas = env.number_or("MAX_REPLICAS", 10, 1..=1_000);
+    // For tests, and for applications with another contract than MercadoLibre's hour: the limits count per window.
+    let window = env.seconds_or("RATE_LIMIT_WINDOW_SECONDS", 3_600, 1..=86_400);
     let small = |number: u64| u32::try_from(number).ok();
     Some(Limits {
         global: small(global?)?,
@@ -129,6 +132,7 @@ fn limits(env: &mut Reader<'_>) -> Option<Limits> {
         ml_api: small(ml_api?)?,
         mode: mode?,
         replicas: small(replicas?)?,
+        window: window?,
     })
 }
 

@@ -30,6 +30,7 @@ use service_kit::eventlog::EventLog;
 use service_kit::health::Kind;
 use service_kit::pools::{self, ConnectionPool};
 use service_kit::postgres::{self, PostgresError};
+use service_kit::redis::{Redis, RedisError};
 use service_kit::sqlite::{Pool, SqliteError};
 use service_kit::{Clock, DatabaseUrl, Identity, Kit, Listener, Place, ServeError, Shutdown};
 
@@ -42,7 +43,10 @@ use crate::metrics::Metrics;
 use crate::ml::{Group, MlClient, Session, Tokens};
 use crate::owners::Owners;
 use crate::publish::Publisher;
-use crate::store::{PostgresStore, SqliteState, SqliteStore, StateStore, Store, StoreError};
+use crate::store::{
+    CacheStore, LimitStore, PostgresStore, RedisCache, RedisLimits, SqliteState, SqliteStore, Store,
+    StoreError,
+};
 use crate::webhook::Inbox;
 
 /// This service.
@@ -65,6 +69,9 @@ pub enum RunError {
     /// The state store.
     #[error(transparent)]
     State(#[from] StoreError),
+    /// The address of a state store.
+    #[error("use the state store")]
+    Redis(#[from] RedisError),
     /// The event log.
     #[error("open the event log")]
     Events(#[source] SqliteError),
@@ -105,12 +112,14 @@ pub async fn run_at(
     let metrics = Metrics::register(&kit.metrics);
 
     let (store, database) = open_database(&config)?;
-    let (state, state_pool) = open_state(&config).await?;
+    let State { limits, cache, pools: state_pools } = open_state(&config, &clock).await?;
     let events = open_events(&config, &clock).await?;
-    pools::register(&kit.metrics, &[&*database, &*state_pool, events.pool()]);
-    watch(&kit, &store, &state, &shutdown);
+    let mut pools: Vec<&dyn ConnectionPool> = vec![&*database, events.pool()];
+    pools.extend(state_pools.iter().map(|pool| &**pool));
+    pools::register(&kit.metrics, &pools);
+    watch(&kit, &store, &limits, &cache, &shutdown);
 
-    let limiter = Limiter::new(Arc::clone(&state), config.limits, clock.clone(), metrics.clone());
+    let limiter = Limiter::new(Arc::clone(&limits), config.limits, clock.clone(), metrics.clone());
     let dice = rand::random::<f64>;
     let client = MlClient::new(
         config.ml_api,
@@ -128,13 +137,13 @@ pub async fn run_at(
     let internal = SharedToken::new(config.internal);
     let catalog = Client::new(config.catalog, CATALOG_TIMEOUT);
     let publisher = Arc::new(Publisher::new(events, catalog, internal.clone(), clock.clone()));
-    let cache = ItemCache::new(Arc::clone(&state), clock.clone(), metrics.clone(), dice);
+    let item_cache = Arc::new(ItemCache::new(Arc::clone(&cache), clock.clone(), metrics.clone(), dice));
     let owners = Arc::new(Owners::new(Arc::clone(&store)));
     let items = Arc::new(Items::new(
         Arc::clone(&store),
         Arc::clone(&owners),
         session.clone(),
-        cache,
+        Arc::clone(&item_cache),
         Arc::clone(&publisher),
         clock.clone(),
     ));
@@ -176,7 +185,8 @@ pub async fn run_at(
         let (tracer, shutdown) = (kit.tracer.clone(), shutdown.clone());
         tokio::spawn(async move { tracer.scope(inbox.run(&shutdown)).await })
     };
-    let keeper = tokio::spawn(keep(client, store, state, clock, shutdown.clone()));
+    let keeper = tokio::spawn(keep(client, store, limits, cache, clock, shutdown.clone()));
+    let listener_of_drops = tokio::spawn(item_cache.run());
     let served = kit.serve(routes::router(app), listener, shutdown).await;
     // The worker stops between two notifications; a refresh must reach its commit, or the account is lost.
     let finish = async {
@@ -188,6 +198,7 @@ pub async fn run_at(
     if tokio::time::timeout(SETTLE, finish).await.is_err() {
         tracing::warn!("the process ends although work is still under way");
     }
+    listener_of_drops.abort();
     Ok(served?)
 }
 
@@ -205,15 +216,47 @@ fn open_database(config: &Config) -> Result<(Arc<dyn Store>, Arc<dyn ConnectionP
     }
 }
 
-/// Limits and caches, and their pool for the metrics.
-async fn open_state(config: &Config) -> Result<(Arc<dyn StateStore>, Arc<dyn ConnectionPool>), RunError> {
-    match (&config.state, &config.cache) {
-        (Place::Embedded(folder), Place::Embedded(_)) => {
+/// A question to the limits waits so long; then the process goes on with its local share.
+const LIMITS_DEADLINE: Duration = Duration::from_millis(50);
+/// A question to the cache waits so long; then the item is loaded.
+const CACHE_DEADLINE: Duration = Duration::from_millis(50);
+
+/// Limits and caches, and their pools for the metrics.
+struct State {
+    limits: Arc<dyn LimitStore>,
+    cache: Arc<dyn CacheStore>,
+    pools: Vec<Arc<dyn ConnectionPool>>,
+}
+
+async fn open_state(config: &Config, clock: &Clock) -> Result<State, RunError> {
+    let mut pools: Vec<Arc<dyn ConnectionPool>> = Vec::new();
+    let embedded = match (&config.state, &config.cache) {
+        (Place::Embedded(folder), _) | (_, Place::Embedded(folder)) => {
             let pool = SqliteState::pool(folder);
-            Ok((Arc::new(SqliteState::open(pool.clone()).await?), Arc::new(pool)))
+            pools.push(Arc::new(pool.clone()));
+            Some(Arc::new(SqliteState::open(pool, clock.clone()).await?))
         }
-        _ => Err(RunError::NoAdapter("Redis")),
-    }
+        _ => None,
+    };
+    let limits: Arc<dyn LimitStore> = match (&config.state, &embedded) {
+        (Place::Embedded(_), Some(file)) => Arc::clone(file) as _,
+        (Place::Embedded(_), None) => return Err(RunError::NoAdapter("the embedded state")),
+        (Place::Server(url), _) => {
+            let redis = Redis::new("redis-state", url, LIMITS_DEADLINE)?;
+            pools.push(Arc::new(redis.clone()));
+            Arc::new(RedisLimits::new(redis))
+        }
+    };
+    let cache: Arc<dyn CacheStore> = match (&config.cache, embedded) {
+        (Place::Embedded(_), Some(file)) => file,
+        (Place::Embedded(_), None) => return Err(RunError::NoAdapter("the embedded cache")),
+        (Place::Server(url), _) => {
+            let redis = Redis::new("redis", url, CACHE_DEADLINE)?;
+            pools.push(Arc::new(redis.clone()));
+            Arc::new(RedisCache::new(redis))
+        }
+    };
+    Ok(State { limits, cache, pools })
 }
 
 /// The event log.
@@ -224,7 +267,13 @@ async fn open_events(config: &Config, clock: &Clock) -> Result<EventLog, RunErro
     }
 }
 
-fn watch(kit: &Kit, store: &Arc<dyn Store>, state: &Arc<dyn StateStore>, shutdown: &Shutdown) {
+fn watch(
+    kit: &Kit,
+    store: &Arc<dyn Store>,
+    limits: &Arc<dyn LimitStore>,
+    cache: &Arc<dyn CacheStore>,
+    shutdown: &Shutdown,
+) {
     let look = Arc::clone(store);
     kit.health.watch("migrations", Kind::Startup, Duration::from_millis(250), shutdown, move || {
         let store = Arc::clone(&look);
@@ -236,10 +285,15 @@ fn watch(kit: &Kit, store: &Arc<dyn Store>, state: &Arc<dyn StateStore>, shutdow
         async move { store.reachable().await }
     });
     // Only shown: without it the limits fall back to a local share and the caches to the process's own.
-    let look = Arc::clone(state);
+    let look = Arc::clone(limits);
     kit.health.watch("state", Kind::Info, Duration::from_secs(2), shutdown, move || {
-        let state = Arc::clone(&look);
-        async move { state.reachable().await }
+        let limits = Arc::clone(&look);
+        async move { limits.reachable().await }
+    });
+    let look = Arc::clone(cache);
+    kit.health.watch("cache", Kind::Info, Duration::from_secs(2), shutdown, move || {
+        let cache = Arc::clone(&look);
+        async move { cache.reachable().await }
     });
 }
 
@@ -247,10 +301,12 @@ fn watch(kit: &Kit, store: &Arc<dyn Store>, state: &Arc<dyn StateStore>, shutdow
 async fn keep(
     client: Arc<MlClient>,
     store: Arc<dyn Store>,
-    state: Arc<dyn StateStore>,
+    limits: Arc<dyn LimitStore>,
+    cache: Arc<dyn CacheStore>,
     clock: Clock,
     shutdown: Shutdown,
 ) {
+    client.limiter().open().await;
     let mut gauges = tokio::time::interval(GAUGES);
     let mut purge = tokio::time::interval(PURGE);
     // The first tick of an interval is at once; the tables may not be there yet.
@@ -267,7 +323,9 @@ async fn keep(
             }
             _ = purge.tick() => {
                 let now = clock.now().as_millisecond();
-                for result in [store.purge(now - KEPT_MS).await, state.purge(now).await] {
+                let purged =
+                    [store.purge(now - KEPT_MS).await, limits.purge(now).await, cache.purge(now).await];
+                for result in purged {
                     if let Err(error) = result {
                         tracing::warn!(error = &error as &dyn std::error::Error, "old rows were not removed");
                     }

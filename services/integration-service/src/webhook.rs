@@ -227,7 +227,7 @@ impl Inbox {
         let Ok(id) = ItemId::of_resource(resource) else {
             return Err(MlError::Unreadable { expected: "a resource of the form /items/{id}" }.into());
         };
-        self.items.forget(ml_user_id, &id).await?;
+        self.items.forget(ml_user_id, &id).await;
         let request = Request::get(Group::Items, format!("/items/{id}"), account.user_id, Lane::Critical);
         let item = match self.session.send(&request).await {
             Ok(answer) => answer.body,

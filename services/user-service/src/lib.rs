@@ -30,6 +30,7 @@ use service_kit::eventlog::EventLog;
 use service_kit::health::Kind;
 use service_kit::pools::{self, ConnectionPool};
 use service_kit::postgres::{self, PostgresError};
+use service_kit::redis::{Redis, RedisError};
 use service_kit::sqlite::{Pool, SqliteError};
 use service_kit::{Clock, DatabaseUrl, Identity, Kit, Listener, Place, ServeError, Shutdown};
 use tokio::sync::Notify;
@@ -45,7 +46,8 @@ use crate::random::{Entropy, SystemEntropy};
 use crate::routes::App;
 use crate::settings::{Settings, SigningKeys};
 use crate::store::{
-    AccountStore, EmbeddedThrottle, PostgresAccounts, SqliteAccounts, StoreError, ThrottleStore,
+    AccountStore, EmbeddedThrottle, PostgresAccounts, RedisThrottle, SqliteAccounts, StoreError,
+    ThrottleStore,
 };
 use crate::throttle::Throttle;
 use crate::token::KeyError;
@@ -65,6 +67,9 @@ const WORKER_GRACE: Duration = Duration::from_secs(2);
 /// Connections to the database and to the throttle's file. SQLite writes one at a time, so more would only wait.
 const CONNECTIONS: usize = 4;
 
+/// A question about login failures waits so long; then the process goes by its own count.
+const THROTTLE_DEADLINE: Duration = Duration::from_millis(50);
+
 /// user-service could not start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -77,6 +82,9 @@ pub enum RunError {
     /// A store under `EMBEDDED_DIR` could not be opened.
     #[error("cannot open the embedded stores")]
     Throttle(#[from] StoreError),
+    /// The address of the throttle's store.
+    #[error("cannot use the store of login failures")]
+    Redis(#[from] RedisError),
     /// The event log under `EMBEDDED_DIR` could not be opened.
     #[error("cannot open the event log")]
     EventLog(#[from] SqliteError),
@@ -139,7 +147,7 @@ pub async fn run_with(
     let (throttle, state) = open_state(&settings).await?;
     let events = open_events(&settings, &clock).await?;
     pools::register(&kit.metrics, &[&*database, &*state, events.pool()]);
-    let throttle = Throttle::new(throttle, clock.clone());
+    let throttle = Throttle::new(throttle, clock.clone(), metrics.clone());
     watch_store(&kit, &store, &shutdown);
 
     let internal = settings.internal_token;
@@ -214,7 +222,10 @@ async fn open_state(
             let pool = Pool::new("redis", &folder.join("redis").join("state.db"), CONNECTIONS);
             Ok((Arc::new(EmbeddedThrottle::open(pool.clone()).await?), Arc::new(pool)))
         }
-        Place::Server(_) => Err(RunError::NoAdapter("Redis")),
+        Place::Server(url) => {
+            let redis = Redis::new("redis", url, THROTTLE_DEADLINE)?;
+            Ok((Arc::new(RedisThrottle::new(redis.clone())), Arc::new(redis)))
+        }
     }
 }
 

@@ -27,7 +27,7 @@ pub struct Items {
     store: Arc<dyn Store>,
     owners: Arc<Owners>,
     session: Session,
-    cache: ItemCache,
+    cache: Arc<ItemCache>,
     publisher: Arc<Publisher>,
     clock: Clock,
 }
@@ -51,7 +51,7 @@ impl Items {
         store: Arc<dyn Store>,
         owners: Arc<Owners>,
         session: Session,
-        cache: ItemCache,
+        cache: Arc<ItemCache>,
         publisher: Arc<Publisher>,
         clock: Clock,
     ) -> Self {
@@ -130,19 +130,15 @@ impl Items {
         };
         let answer = self.session.send(&request).await;
         // Also after a failure: it may have happened.
-        let invalidated = self.cache.invalidate(account.ml_user_id, id).await;
+        self.cache.invalidate(account.ml_user_id, id).await;
         let Answer { body, .. } = answer?;
-        invalidated?;
         self.tell(who, &body, request_id).await;
         Ok(body)
     }
 
     /// Forgets what the caches hold of an item.
-    ///
-    /// # Errors
-    /// When the shared cache does not answer.
-    pub async fn forget(&self, owner: u64, id: &ItemId) -> Result<(), Error> {
-        self.cache.invalidate(owner, id).await
+    pub async fn forget(&self, owner: u64, id: &ItemId) {
+        self.cache.invalidate(owner, id).await;
     }
 
     /// Tells catalog and log of a write of the user's own. The write has happened: a failure here is for the log, and

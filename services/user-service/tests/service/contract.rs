@@ -193,18 +193,75 @@ async fn sweeping(store: &dyn AccountStore) {
 async fn throttles(store: Arc<dyn ThrottleStore>) {
     let ana = ThrottleKey::account(&Email::parse("ana@example.com").unwrap());
     let address = ThrottleKey::address("192.0.2.1".parse().unwrap());
-    assert_eq!(store.tally(&ana).await.unwrap(), None);
-    join_all((0..10).map(|_| store.count_failure(&ana, at(0)))).await;
-    assert_eq!(store.tally(&ana).await.unwrap(), Some(Tally { failures: 10, last_at: at(0) }));
-    assert_eq!(store.tally(&address).await.unwrap(), None);
-    assert_eq!(store.count_failure(&ana, at(5)).await.unwrap(), Tally { failures: 11, last_at: at(5) });
+    let tally = async |key: &ThrottleKey| store.tallies(&[*key]).await.unwrap()[0];
+    assert_eq!(tally(&ana).await, None);
+    join_all((0..10).map(|_| async { store.count_failures(&[ana], at(0)).await.unwrap() })).await;
+    let ten = Some(Tally { failures: 10, last_at: at(0) });
+    assert_eq!(store.tallies(&[address, ana]).await.unwrap(), [None, ten]);
+    let both = [Tally { failures: 11, last_at: at(5) }, Tally { failures: 1, last_at: at(5) }];
+    assert_eq!(store.count_failures(&[ana, address], at(5)).await.unwrap(), both);
     store.forget(&address).await.unwrap();
-    assert!(store.tally(&ana).await.unwrap().is_some());
+    assert_eq!(tally(&address).await, None);
+    assert_eq!(tally(&ana).await, Some(both[0]));
 
     let quiet = at(5).checked_add(SignedDuration::try_from(Policy::ACCOUNT.forget).unwrap()).unwrap();
-    assert_eq!(store.count_failure(&ana, quiet).await.unwrap().failures, 1, "a quiet hour forgives");
+    assert_eq!(store.count_failures(&[ana], quiet).await.unwrap()[0].failures, 1, "a quiet hour forgives");
     store.forget(&ana).await.unwrap();
-    assert_eq!(store.tally(&ana).await.unwrap(), None);
+    assert_eq!(tally(&ana).await, None);
+}
+
+mod redis {
+    use secrecy::SecretString;
+    use service_kit::redis::Redis;
+    use service_kit::testing::servers;
+    use user_service::metrics::{Metrics, RegistrationOutcome};
+    use user_service::store::RedisThrottle;
+    use user_service::throttle::Throttle;
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_millis(500);
+
+    #[tokio::test]
+    #[ignore = "needs a real server: make e2e-services"]
+    async fn throttles() {
+        let redis = Redis::new("redis", &servers::redis(), DEADLINE).unwrap();
+        super::throttles(Arc::new(RedisThrottle::new(redis.clone()))).await;
+        let ana = ThrottleKey::account(&Email::parse("ana@example.com").unwrap());
+        RedisThrottle::new(redis.clone()).count_failures(&[ana], at(0)).await.unwrap();
+        let mut all = ::redis::cmd("KEYS");
+        let keys: Vec<String> = redis.ask(all.arg("*")).await.unwrap();
+        assert!(keys.len() == 1 && !keys[0].contains("ana"), "{keys:?}");
+        let mut life = ::redis::cmd("PTTL");
+        let life: i64 = redis.ask(life.arg(&keys[0])).await.unwrap();
+        assert!((1..=3_600_000).contains(&life), "{life}");
+    }
+
+    /// Nobody listens there.
+    #[tokio::test]
+    async fn without_its_server_each_process_counts_by_itself() {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = SecretString::from(format!("redis://{}", socket.local_addr().unwrap()));
+        drop(socket);
+        let (clock, hand) = service_kit::Clock::manual(at(0));
+        let page = service_kit::Metrics::new();
+        let metrics = Metrics::new(&page);
+        metrics.registration(RegistrationOutcome::Created);
+        let store = RedisThrottle::new(Redis::new("redis", &url, DEADLINE).unwrap());
+        let throttle = Throttle::new(Arc::new(store), clock, metrics.clone());
+        let ana = ThrottleKey::account(&Email::parse("ana@example.com").unwrap());
+        for _ in 0..6 {
+            assert_eq!(throttle.wait(&[ana]).await, None);
+            throttle.failed(&[ana]).await;
+        }
+        assert_eq!(throttle.wait(&[ana]).await, Some(Duration::from_secs(1)));
+        assert_eq!((metrics.throttle_fallbacks("read"), metrics.throttle_fallbacks("count")), (7, 6));
+        hand.advance(Duration::from_secs(1));
+        assert_eq!(throttle.wait(&[ana]).await, None);
+        throttle.succeeded(&ana).await;
+        throttle.failed(&[ana]).await;
+        assert_eq!(throttle.wait(&[ana]).await, None, "a success forgives");
+    }
 }
 
 mod embedded {
