@@ -202,8 +202,11 @@ pub async fn run_at(
     Ok(served?)
 }
 
+/// A store and its pool.
+type Opened<S> = (Arc<S>, Arc<dyn ConnectionPool>);
+
 /// Accounts, the inbox and listings, and their pool for the metrics.
-fn open_database(config: &Config) -> Result<(Arc<dyn Store>, Arc<dyn ConnectionPool>), RunError> {
+fn open_database(config: &Config) -> Result<Opened<dyn Store>, RunError> {
     match &config.database {
         DatabaseUrl::Sqlite(path) => {
             let pool = Pool::new("postgresql", path, 4);
