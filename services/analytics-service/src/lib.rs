@@ -72,7 +72,7 @@ pub async fn run(config: Config, listener: Listener, shutdown: Shutdown) -> Resu
     watch(&kit, &store, &shutdown);
     events.watch(&kit.health, &shutdown);
 
-    let consumer = start(&config, &kit, Arc::clone(&store), events, shutdown.clone())?;
+    let consumer = start(&config, &kit, Arc::clone(&store), events, shutdown.clone());
     let app = App { store, verifier: config.verifier, clock: config.clock };
     let served = kit.serve(routes::router(app), listener, shutdown).await;
     if served.is_err() {
@@ -105,7 +105,7 @@ fn start(
     store: Arc<dyn AnalyticsStore>,
     events: Events,
     shutdown: Shutdown,
-) -> Result<JoinHandle<()>, RunError> {
+) -> JoinHandle<()> {
     let check = kit.health.check("consumer", Kind::Info);
     let clock = config.clock.clone();
     match events {
@@ -113,17 +113,17 @@ fn start(
             let metrics = ConsumerMetrics::register(&kit.metrics, Some(&partition()));
             let lease = Lease::new(Uuid::new_v4().to_string());
             let consumer = Consumer::new(Arc::clone(&store), log, clock, metrics, check, lease);
-            Ok(tokio::spawn(async move {
+            tokio::spawn(async move {
                 if migrated(&*store, &shutdown).await {
                     consumer.run(shutdown).await;
                 }
-            }))
+            })
         }
         Events::Kafka(settings, producer) => {
             let metrics = ConsumerMetrics::register(&kit.metrics, None);
             let shown = kafka::Shown { lag: metrics.by_partition(), check };
             let counting = Arc::new(Counting::new(Arc::clone(&store), clock.clone(), metrics));
-            Ok(tokio::spawn(async move {
+            tokio::spawn(async move {
                 // Joining the group later keeps partitions with replicas that can count.
                 if !migrated(&*store, &shutdown).await {
                     return;
@@ -140,7 +140,7 @@ fn start(
                         shown.check.failing("the consumer of Kafka cannot be set up");
                     }
                 }
-            }))
+            })
         }
     }
 }

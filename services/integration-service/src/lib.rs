@@ -25,10 +25,10 @@ use std::time::Duration;
 
 use service_kit::auth::{SharedToken, Verifier};
 use service_kit::client::Client;
-use service_kit::eventlog::EventLog;
+use service_kit::events::{Events, OpenError};
 use service_kit::health::Kind;
 use service_kit::pools::{self, ConnectionPool};
-use service_kit::sqlite::{Pool, SqliteError};
+use service_kit::sqlite::Pool;
 use service_kit::{Clock, DatabaseUrl, Identity, Kit, Listener, Place, ServeError, Shutdown};
 
 use crate::accounts::Accounts;
@@ -64,7 +64,7 @@ pub enum RunError {
     State(#[from] StoreError),
     /// The event log.
     #[error("open the event log")]
-    Events(#[source] SqliteError),
+    Events(#[from] OpenError),
     /// A store that this build cannot reach.
     #[error("this build has no adapter for {0}")]
     NoAdapter(&'static str),
@@ -99,8 +99,11 @@ pub async fn run_at(
 
     let (store, database) = open_database(&config)?;
     let (state, state_pool) = open_state(&config).await?;
-    let events = open_events(&config, &clock).await?;
-    pools::register(&kit.metrics, &[&*database, &*state_pool, events.pool()]);
+    let events = Events::open(&config.events, IDENTITY, clock.clone()).await?;
+    let mut pools: Vec<&dyn ConnectionPool> = vec![&*database, &*state_pool];
+    pools.extend(events.pool());
+    pools::register(&kit.metrics, &pools);
+    events.watch(&kit.health, &shutdown);
     watch(&kit, &store, &state, &shutdown);
 
     let limiter = Limiter::new(Arc::clone(&state), config.limits, clock.clone(), metrics.clone());
@@ -120,7 +123,7 @@ pub async fn run_at(
     let session = Session::new(Arc::clone(&client), Arc::clone(&tokens));
     let internal = SharedToken::new(config.internal);
     let catalog = Client::new(config.catalog, CATALOG_TIMEOUT);
-    let publisher = Arc::new(Publisher::new(events, catalog, internal.clone(), clock.clone()));
+    let publisher = Arc::new(Publisher::new(events.publisher(), catalog, internal.clone(), clock.clone()));
     let cache = ItemCache::new(Arc::clone(&state), clock.clone(), metrics.clone(), dice);
     let items = Arc::new(Items::new(
         Arc::clone(&store),
@@ -174,6 +177,7 @@ pub async fn run_at(
     if tokio::time::timeout(SETTLE, finish).await.is_err() {
         tracing::warn!("the process ends although work is still under way");
     }
+    events.publisher().flush().await;
     Ok(served?)
 }
 
@@ -196,14 +200,6 @@ async fn open_state(config: &Config) -> Result<(Arc<dyn StateStore>, Arc<dyn Con
             Ok((Arc::new(SqliteState::open(pool.clone()).await?), Arc::new(pool)))
         }
         _ => Err(RunError::NoAdapter("Redis")),
-    }
-}
-
-/// The event log.
-async fn open_events(config: &Config, clock: &Clock) -> Result<EventLog, RunError> {
-    match &config.events {
-        Place::Embedded(folder) => EventLog::open(folder, clock.clone()).await.map_err(RunError::Events),
-        Place::Server(_) => Err(RunError::NoAdapter("Kafka")),
     }
 }
 

@@ -26,10 +26,10 @@ pub mod token;
 use std::sync::Arc;
 use std::time::Duration;
 
-use service_kit::eventlog::EventLog;
+use service_kit::events::{Events, OpenError};
 use service_kit::health::Kind;
 use service_kit::pools::{self, ConnectionPool};
-use service_kit::sqlite::{Pool, SqliteError};
+use service_kit::sqlite::Pool;
 use service_kit::{Clock, DatabaseUrl, Identity, Kit, Listener, Place, ServeError, Shutdown};
 use tokio::sync::Notify;
 
@@ -74,9 +74,9 @@ pub enum RunError {
     /// A store under `EMBEDDED_DIR` could not be opened.
     #[error("cannot open the embedded stores")]
     Throttle(#[from] StoreError),
-    /// The event log under `EMBEDDED_DIR` could not be opened.
-    #[error("cannot open the event log")]
-    EventLog(#[from] SqliteError),
+    /// The event log could not be opened.
+    #[error("cannot start without the event log")]
+    EventLog(#[from] OpenError),
     /// A store that this build cannot reach.
     #[error("this build has no adapter for {0}")]
     NoAdapter(&'static str),
@@ -130,8 +130,11 @@ pub async fn run_with(
 
     let (store, database) = open_database(&settings)?;
     let (throttle, state) = open_state(&settings).await?;
-    let events = open_events(&settings, &clock).await?;
-    pools::register(&kit.metrics, &[&*database, &*state, events.pool()]);
+    let events = Events::open(&settings.events, IDENTITY, clock.clone()).await?;
+    let mut pools: Vec<&dyn ConnectionPool> = vec![&*database, &*state];
+    pools.extend(events.pool());
+    pools::register(&kit.metrics, &pools);
+    events.watch(&kit.health, &shutdown);
     let throttle = Throttle::new(throttle, clock.clone());
     watch_store(&kit, &store, &shutdown);
 
@@ -150,7 +153,7 @@ pub async fn run_with(
         Arc::clone(&store),
         Arc::clone(&integration),
         catalog,
-        Arc::new(events),
+        events.publisher(),
         clock.clone(),
         Arc::clone(&wake),
     );
@@ -178,6 +181,7 @@ pub async fn run_with(
     if tokio::time::timeout(WORKER_GRACE, &mut worker).await.is_err() {
         worker.abort();
     }
+    events.publisher().flush().await;
     Ok(served?)
 }
 
@@ -202,14 +206,6 @@ async fn open_state(
             Ok((Arc::new(EmbeddedThrottle::open(pool.clone()).await?), Arc::new(pool)))
         }
         Place::Server(_) => Err(RunError::NoAdapter("Redis")),
-    }
-}
-
-/// The event log.
-async fn open_events(settings: &Settings, clock: &Clock) -> Result<EventLog, RunError> {
-    match &settings.events {
-        Place::Embedded(folder) => Ok(EventLog::open(folder, clock.clone()).await?),
-        Place::Server(_) => Err(RunError::NoAdapter("Kafka")),
     }
 }
 
