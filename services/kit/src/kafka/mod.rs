@@ -24,6 +24,8 @@ pub fn dead_topic(topic: &str) -> String {
 pub struct Settings {
     /// `KAFKA_BROKERS`: `HOST:PORT[,HOST:PORT...]`.
     pub brokers: String,
+    /// `KAFKA_TOPIC_PREFIX`: stands before the names of topics and groups, so that systems can share a cluster.
+    pub prefix: String,
     /// `KAFKA_CREATE_TOPICS`: whether a missing topic is made. Off by default: the number of partitions cannot be taken
     /// back, and whoever deploys decides on it.
     pub create_topics: bool,
@@ -35,6 +37,12 @@ impl Settings {
     /// These brokers, which already have the topics.
     #[must_use]
     pub fn new(brokers: impl Into<String>) -> Self {
-        Self { brokers: brokers.into(), create_topics: false, partitions: 6 }
+        Self { brokers: brokers.into(), prefix: String::new(), create_topics: false, partitions: 6 }
+    }
+
+    /// A topic or group by its name in this cluster.
+    #[must_use]
+    pub fn named(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
     }
 }

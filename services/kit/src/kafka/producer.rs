@@ -183,11 +183,12 @@ impl Publish for Producer {
             }
             messages.push((key.as_bytes().to_vec(), payload, headers));
         }
-        self.send(topic, messages).await
+        self.send(&self.settings.named(topic), messages).await
     }
 
     async fn reachable(&self) -> Result<(), String> {
-        let missing = self.missing(vec![ML_EVENTS.to_owned(), dead_topic(ML_EVENTS)]).await?;
+        let events = self.settings.named(ML_EVENTS);
+        let missing = self.missing(vec![dead_topic(&events), events]).await?;
         if missing.is_empty() {
             return Ok(());
         }

@@ -67,8 +67,9 @@ impl<E: Effect> Consumer<E> {
         dead: Arc<Producer>,
         shown: Shown,
     ) -> Result<Self, KafkaError> {
-        let client: StreamConsumer<Rebalances> = client::config(settings, group)
-            .set("group.id", group)
+        let (topic, group) = (settings.named(topic), settings.named(group));
+        let client: StreamConsumer<Rebalances> = client::config(settings, &group)
+            .set("group.id", &group)
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("auto.offset.reset", "earliest")
             .set("enable.auto.commit", "false")
@@ -84,13 +85,13 @@ impl<E: Effect> Consumer<E> {
             .set("queued.max.messages.kbytes", "8192")
             .set("fetch.error.backoff.ms", "200")
             .create_with_context(Rebalances::default())?;
-        client.subscribe(&[topic])?;
+        client.subscribe(&[&topic])?;
         Ok(Self {
             client: Arc::new(client),
             effect,
             dead,
-            topic: topic.to_owned(),
-            group: group.to_owned(),
+            topic,
+            group,
             shown,
             assigned: BTreeMap::new(),
             next_look: Instant::now(),
@@ -117,10 +118,8 @@ impl<E: Effect> Consumer<E> {
         }
         let numbers: Vec<i32> = self.assigned.keys().copied().collect();
         self.give(&numbers).await;
-        self.client.context().close();
-        let client = self.client;
         // Leaving the group waits for the brokers.
-        let left = tokio::task::spawn_blocking(move || drop(client));
+        let left = tokio::task::spawn_blocking(move || drop(self));
         if timeout(ANSWER, left).await.is_err() {
             tracing::warn!("the group was not left in time; it misses this replica after ten seconds");
         }
@@ -170,8 +169,7 @@ impl<E: Effect> Consumer<E> {
         if !lost && !positions.is_empty() {
             self.commit(&positions, CommitMode::Sync).await;
         }
-        let list: Vec<_> = numbers.iter().map(|number| (*number, Offset::Invalid)).collect();
-        if let Err(error) = self.client.incremental_unassign(&self.list(&list)) {
+        if let Err(error) = self.client.incremental_unassign(&self.named(numbers)) {
             tracing::warn!(cause = words(&error), "partitions were not given away");
         }
         tracing::info!(partitions = ?numbers, lost, "partitions are given away");
@@ -221,7 +219,7 @@ impl<E: Effect> Consumer<E> {
     async fn committed(&self, partition: &Partition) -> Result<Option<u64>, String> {
         let client = Arc::clone(&self.client);
         let number = i32::try_from(partition.number).unwrap_or(i32::MAX);
-        let list = self.list(&[(number, Offset::Invalid)]);
+        let list = self.named(&[number]);
         let asked = tokio::task::spawn_blocking(move || client.committed_offsets(list, ANSWER)).await;
         match asked {
             Ok(Ok(list)) => Ok(list.elements().iter().find_map(|element| match element.offset() {
@@ -335,7 +333,7 @@ impl<E: Effect> Consumer<E> {
 
     /// Stops or goes on fetching a partition.
     fn hold(&self, number: i32, held: bool) {
-        let list = self.list(&[(number, Offset::Invalid)]);
+        let list = self.named(&[number]);
         let done = if held { self.client.pause(&list) } else { self.client.resume(&list) };
         if let Err(error) = done {
             tracing::warn!(partition = number, held, cause = words(&error), "a partition is not held or let go");
@@ -359,6 +357,11 @@ impl<E: Effect> Consumer<E> {
         Partition { topic: self.topic.clone(), number, group: self.group.clone() }
     }
 
+    fn named(&self, numbers: &[i32]) -> TopicPartitionList {
+        let offsets: Vec<_> = numbers.iter().map(|number| (*number, Offset::Invalid)).collect();
+        self.list(&offsets)
+    }
+
     fn list(&self, offsets: &[(i32, Offset)]) -> TopicPartitionList {
         let mut list = TopicPartitionList::with_capacity(offsets.len());
         for (number, offset) in offsets {
@@ -368,6 +371,22 @@ impl<E: Effect> Consumer<E> {
             }
         }
         list
+    }
+}
+
+/// Also where the task is cut off: what the group still waits for is answered, else the client could not leave it.
+impl<E: Effect> Drop for Consumer<E> {
+    fn drop(&mut self) {
+        self.client.context().close();
+        while let Some(change) = self.client.context().next() {
+            let answered = match change {
+                Change::Assigned(numbers) => self.client.incremental_assign(&self.named(&numbers)),
+                Change::Revoked(numbers) => self.client.incremental_unassign(&self.named(&numbers)),
+            };
+            if let Err(error) = answered {
+                tracing::debug!(%error, "the group was not answered while leaving it");
+            }
+        }
     }
 }
 
