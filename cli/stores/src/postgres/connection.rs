@@ -59,14 +59,11 @@ impl Address {
 /// Opens a database.
 pub(super) async fn open(attempt: &Attempt) -> Result<PgConnection, StoreError> {
     let connecting = PgConnection::connect_with(&attempt.address.options);
-    let opened = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
-        Ok(opened) => opened,
-        Err(_) => {
-            let waited = CONNECT_TIMEOUT.as_secs();
-            let reason =
-                format!("{} did not let us in within {waited} s: is it there, and well?", attempt.address);
-            return Err(StoreError { unreachable: true, ..attempt.refused(reason) });
-        }
+    let Ok(opened) = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await else {
+        let waited = CONNECT_TIMEOUT.as_secs();
+        let reason =
+            format!("{} did not let us in within {waited} s: is it there, and well?", attempt.address);
+        return Err(StoreError { unreachable: true, ..attempt.refused(reason) });
     };
     let mut connection = opened.map_err(|error| attempt.failed(&error))?;
     settle(&mut connection, attempt.busy_timeout).await.map_err(|error| attempt.failed(&error))?;
