@@ -59,7 +59,11 @@ async fn main() {
     }
     let events = events.div_ceil(200) * 200;
     let (took, used) = (began.elapsed().as_secs_f64(), cpu() - before);
-    println!("published {events} events: {:.0} a second, {:.0} a second of CPU", events as f64 / took, events as f64 / used);
+    println!(
+        "published {events} events: {:.0} a second, {:.0} a second of CPU",
+        events as f64 / took,
+        events as f64 / used
+    );
 
     let folder = tempfile::tempdir().unwrap();
     let database = folder.path().join("database.db");
@@ -70,7 +74,8 @@ async fn main() {
     let identity = analytics_service::IDENTITY;
     let health = Health::new(identity, &Base::new(identity));
     let shown = Shown { lag: metrics.by_partition(), check: health.check("consumer", Kind::Info) };
-    let counting = Arc::new(Counting::new(Arc::clone(&store) as Arc<dyn AnalyticsStore>, Clock::system(), metrics));
+    let counting =
+        Arc::new(Counting::new(Arc::clone(&store) as Arc<dyn AnalyticsStore>, Clock::system(), metrics));
     let (trigger, shutdown) = Shutdown::channel();
     let (mut began, mut before, mut first) = (Instant::now(), cpu(), 0);
     let consumer = Consumer::new(&settings, ML_EVENTS, GROUP, counting, producer, shown).unwrap();

@@ -43,8 +43,7 @@ impl Effect for Counting {
     async fn apply(&self, batch: events::Batch<Event>) -> Result<Applied, EffectError> {
         let records = batch.records.into_iter().map(|(position, content)| Record {
             position,
-            content: content
-                .map_err(|letter| DeadLetter { reason: letter.reason, payload: letter.payload }),
+            content: content.map_err(|letter| DeadLetter { reason: letter.reason, payload: letter.payload }),
         });
         let batch = Batch {
             partition: named(&batch.partition),

@@ -25,6 +25,7 @@ use service_kit::events::{Events, OpenError};
 use service_kit::health::Kind;
 use service_kit::lease::Lease;
 use service_kit::pools::{self, ConnectionPool};
+use service_kit::postgres::{self, PostgresError};
 use service_kit::{DatabaseUrl, Identity, Kit, Listener, ServeError, Shutdown, kafka};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -36,6 +37,7 @@ use crate::metrics::ConsumerMetrics;
 use crate::pruning::Pruning;
 use crate::routes::App;
 use crate::store::AnalyticsStore;
+use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
 
 /// Who this service is.
@@ -44,15 +46,18 @@ pub const IDENTITY: Identity = Identity::new("analytics-service", env!("CARGO_PK
 /// Time between two looks of a health check.
 const CHECK_PERIOD: Duration = Duration::from_millis(500);
 
+/// The database, and its pool for the metrics.
+type Database = (Arc<dyn AnalyticsStore>, Arc<dyn ConnectionPool>);
+
 /// Why the service ended.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The event log cannot be opened.
     #[error("cannot start without the event log")]
     Log(#[from] OpenError),
-    /// A store that this build cannot reach.
-    #[error("this build has no adapter for {0}")]
-    NoAdapter(&'static str),
+    /// The address of the database cannot be read.
+    #[error("cannot use the database")]
+    Database(#[from] PostgresError),
     /// A listening socket broke.
     #[error("cannot go on serving")]
     Serve(#[from] ServeError),
@@ -87,14 +92,17 @@ pub async fn run(config: Config, listener: Listener, shutdown: Shutdown) -> Resu
 }
 
 /// The database, and its pool for the metrics.
-fn open_database(config: &Config) -> Result<(Arc<dyn AnalyticsStore>, Arc<dyn ConnectionPool>), RunError> {
+fn open_database(config: &Config) -> Result<Database, RunError> {
     match &config.database {
         DatabaseUrl::Sqlite(path) => {
             let store = Arc::new(SqliteStore::new(path));
             let pool = Arc::new(store.pool().clone());
             Ok((store, pool))
         }
-        DatabaseUrl::Postgres(_) => Err(RunError::NoAdapter("PostgreSQL")),
+        DatabaseUrl::Postgres(url) => {
+            let pool = postgres::Pool::new("postgresql", IDENTITY.name, url, config.pool_size)?;
+            Ok((Arc::new(PostgresStore::new(pool.clone())), Arc::new(pool)))
+        }
     }
 }
 

@@ -56,6 +56,9 @@ const KEPT_MS: i64 = 2 * 24 * 3_600_000;
 /// How long the end waits for a refresh that is under way.
 const SETTLE: Duration = Duration::from_secs(10);
 
+/// Accounts, the inbox and listings, and their pool for the metrics.
+type Database = (Arc<dyn Store>, Arc<dyn ConnectionPool>);
+
 /// The service could not start or ended in trouble.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -182,7 +185,7 @@ pub async fn run_at(
 }
 
 /// Accounts, the inbox and listings, and their pool for the metrics.
-fn open_database(config: &Config) -> Result<(Arc<dyn Store>, Arc<dyn ConnectionPool>), RunError> {
+fn open_database(config: &Config) -> Result<Database, RunError> {
     match &config.database {
         DatabaseUrl::Sqlite(path) => {
             let pool = Pool::new("postgresql", path, 4);

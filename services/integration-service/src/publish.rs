@@ -98,12 +98,7 @@ pub struct Publisher {
 
 impl Publisher {
     /// Over this log and that service.
-    pub fn new(
-        events: Arc<dyn Publish>,
-        catalog: Client,
-        internal: SharedToken,
-        clock: Clock,
-    ) -> Self {
+    pub fn new(events: Arc<dyn Publish>, catalog: Client, internal: SharedToken, clock: Clock) -> Self {
         Self { events, catalog, internal, clock }
     }
 

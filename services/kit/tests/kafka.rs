@@ -66,7 +66,10 @@ async fn the_embedded_log_keeps_the_contract_of_publishing() {
 async fn kafka_keeps_the_contract_of_publishing() {
     let mut settings = kafka::cluster();
     let missing = Producer::new(&settings, "test").unwrap().reachable().await.unwrap_err();
-    assert!(missing.contains("KAFKA_CREATE_TOPICS") && missing.contains(&settings.named(ML_EVENTS)), "{missing}");
+    assert!(
+        missing.contains("KAFKA_CREATE_TOPICS") && missing.contains(&settings.named(ML_EVENTS)),
+        "{missing}"
+    );
     settings.create_topics = true;
     settings.partitions = 3;
     let producer = Producer::new(&settings, "test").unwrap();

@@ -29,6 +29,7 @@ use std::time::Duration;
 use service_kit::events::{Events, OpenError};
 use service_kit::health::Kind;
 use service_kit::pools::{self, ConnectionPool};
+use service_kit::postgres::{self, PostgresError};
 use service_kit::sqlite::Pool;
 use service_kit::{Clock, DatabaseUrl, Identity, Kit, Listener, Place, ServeError, Shutdown};
 use tokio::sync::Notify;
@@ -43,7 +44,9 @@ use crate::password::{HashError, Hasher};
 use crate::random::{Entropy, SystemEntropy};
 use crate::routes::App;
 use crate::settings::{Settings, SigningKeys};
-use crate::store::{AccountStore, EmbeddedThrottle, SqliteAccounts, StoreError, ThrottleStore};
+use crate::store::{
+    AccountStore, EmbeddedThrottle, PostgresAccounts, SqliteAccounts, StoreError, ThrottleStore,
+};
 use crate::throttle::Throttle;
 use crate::token::KeyError;
 
@@ -62,6 +65,9 @@ const WORKER_GRACE: Duration = Duration::from_secs(2);
 /// Connections to the database and to the throttle's file. SQLite writes one at a time, so more would only wait.
 const CONNECTIONS: usize = 4;
 
+/// People, sessions and consents, and their pool for the metrics.
+type Database = (Arc<dyn AccountStore>, Arc<dyn ConnectionPool>);
+
 /// user-service could not start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -77,6 +83,9 @@ pub enum RunError {
     /// The event log could not be opened.
     #[error("cannot start without the event log")]
     EventLog(#[from] OpenError),
+    /// The address of the database cannot be read.
+    #[error("cannot use the database")]
+    Database(#[from] PostgresError),
     /// A store that this build cannot reach.
     #[error("this build has no adapter for {0}")]
     NoAdapter(&'static str),
@@ -186,13 +195,16 @@ pub async fn run_with(
 }
 
 /// People, sessions and consents, and their pool for the metrics.
-fn open_database(settings: &Settings) -> Result<(Arc<dyn AccountStore>, Arc<dyn ConnectionPool>), RunError> {
+fn open_database(settings: &Settings) -> Result<Database, RunError> {
     match &settings.database {
         DatabaseUrl::Sqlite(path) => {
             let pool = Pool::new("postgresql", path, CONNECTIONS);
             Ok((Arc::new(SqliteAccounts::new(pool.clone())), Arc::new(pool)))
         }
-        DatabaseUrl::Postgres(_) => Err(RunError::NoAdapter("PostgreSQL")),
+        DatabaseUrl::Postgres(url) => {
+            let pool = postgres::Pool::new("postgresql", IDENTITY.name, url, settings.pool_size)?;
+            Ok((Arc::new(PostgresAccounts::new(pool.clone())), Arc::new(pool)))
+        }
     }
 }
 

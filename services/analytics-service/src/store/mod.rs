@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 pub mod contract;
+pub mod postgres;
 pub mod sqlite;
 mod statements;
 

@@ -118,7 +118,8 @@ async fn consumers_that_join_and_leave_in_the_middle_of_batches_count_once() {
     .await;
     let three = world.start(|counting| counting);
     eventually_within(LIMIT, "the third's share", || async { (!three.lag().is_empty()).then_some(()) }).await;
-    let shown: BTreeSet<i32> = [&one, &two, &three].iter().flat_map(|replica| replica.lag().into_keys()).collect();
+    let shown: BTreeSet<i32> =
+        [&one, &two, &three].iter().flat_map(|replica| replica.lag().into_keys()).collect();
     assert_eq!(shown.len(), 4, "each partition is shown");
     one.stop().await;
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -175,7 +176,12 @@ async fn poison_goes_aside_with_its_reason_and_nothing_waits_for_it() {
     world
         .publish(
             "k",
-            vec![event("product.created", user), json!({"id": "x\u{0}"}), refused, event("product.updated", user)],
+            vec![
+                event("product.created", user),
+                json!({"id": "x\u{0}"}),
+                refused,
+                event("product.updated", user),
+            ],
         )
         .await;
     let replica = world.start(|counting| Faulty(counting, Arc::new(fault)));
@@ -186,9 +192,10 @@ async fn poison_goes_aside_with_its_reason_and_nothing_waits_for_it() {
     let in_database = world.dead();
     assert_eq!(in_database.keys().copied().collect::<Vec<_>>(), [(0, 1), (0, 2)]);
     let settings = world.settings.clone();
-    let letters = tokio::task::spawn_blocking(move || kafka::read_all(&settings, &dead_topic(ML_EVENTS)).unwrap())
-        .await
-        .unwrap();
+    let letters =
+        tokio::task::spawn_blocking(move || kafka::read_all(&settings, &dead_topic(ML_EVENTS)).unwrap())
+            .await
+            .unwrap();
     let offsets: Vec<&str> = letters.iter().map(|letter| letter.headers["dead-offset"].as_str()).collect();
     assert_eq!(offsets, ["1", "2"]);
     for letter in &letters {
@@ -212,11 +219,14 @@ async fn a_partition_whose_poison_cannot_be_put_aside_stops_and_says_so() {
         let key = Uuid::new_v4().to_string();
         world.publish(&key, vec![event("product.created", user)]).await;
         let settings = world.settings.clone();
-        let all = tokio::task::spawn_blocking(move || kafka::read_all(&settings, ML_EVENTS).unwrap()).await.unwrap();
+        let all = tokio::task::spawn_blocking(move || kafka::read_all(&settings, ML_EVENTS).unwrap())
+            .await
+            .unwrap();
         keys.extend(all.into_iter().map(|record| (record.partition, record.key)));
     }
     world.publish(&keys[&0], vec![json!({"id": "x"}), event("product.updated", user)]).await;
-    eventually_within(LIMIT, "the stop", || async { (replica.stopped().get(&0) == Some(&1)).then_some(()) }).await;
+    eventually_within(LIMIT, "the stop", || async { (replica.stopped().get(&0) == Some(&1)).then_some(()) })
+        .await;
     assert!(replica.detail().contains("partition 0 waits"), "{}", replica.detail());
     world.publish(&keys[&1], vec![event("product.deleted", user)]).await;
     eventually_within(LIMIT, "the other partition", || async {
@@ -224,10 +234,14 @@ async fn a_partition_whose_poison_cannot_be_put_aside_stops_and_says_so() {
     })
     .await;
     assert!(world.dead().is_empty());
-    assert!(!world.totals().contains_key(&(user.to_string(), "product.updated".to_owned())), "nothing is skipped");
+    assert!(
+        !world.totals().contains_key(&(user.to_string(), "product.updated".to_owned())),
+        "nothing is skipped"
+    );
     world.create_dead_topic().await;
     world.caught_up(LIMIT).await;
-    eventually_within(LIMIT, "no stop", || async { (replica.stopped().get(&0) == Some(&0)).then_some(()) }).await;
+    eventually_within(LIMIT, "no stop", || async { (replica.stopped().get(&0) == Some(&0)).then_some(()) })
+        .await;
     replica.stop().await;
     world.compare_with_replay().await;
 }

@@ -77,8 +77,7 @@ impl World {
         let metrics = Metrics::new();
         let of_consumer = ConsumerMetrics::register(&metrics, None);
         let health = Health::new(IDENTITY, &Base::new(IDENTITY));
-        let shown =
-            Shown { lag: of_consumer.by_partition(), check: health.check("consumer", Kind::Info) };
+        let shown = Shown { lag: of_consumer.by_partition(), check: health.check("consumer", Kind::Info) };
         let effect = Arc::new(wrap(self.counting(&of_consumer)));
         let producer = Arc::clone(&self.producer);
         let consumer = Consumer::new(&self.settings, ML_EVENTS, GROUP, effect, producer, shown).unwrap();
@@ -150,7 +149,8 @@ impl World {
     /// The position of each partition.
     pub fn positions(&self) -> BTreeMap<i32, i64> {
         let connection = self.open();
-        let mut statement = connection.prepare("SELECT partition, position FROM analytics_positions").unwrap();
+        let mut statement =
+            connection.prepare("SELECT partition, position FROM analytics_positions").unwrap();
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
         rows.collect::<Result<_, _>>().unwrap()
     }
@@ -160,10 +160,9 @@ impl World {
         let started = Instant::now();
         loop {
             let (settings, group) = (self.settings.clone(), format!("nobody-{}", Uuid::new_v4()));
-            let ends =
-                tokio::task::spawn_blocking(move || kafka::lag(&settings, &group, ML_EVENTS).unwrap())
-                    .await
-                    .unwrap();
+            let ends = tokio::task::spawn_blocking(move || kafka::lag(&settings, &group, ML_EVENTS).unwrap())
+                .await
+                .unwrap();
             let positions = self.positions();
             let behind: Vec<_> = ends
                 .iter()
@@ -180,8 +179,9 @@ impl World {
     /// Reads the topic from its beginning and compares what it adds up to with the database.
     pub async fn compare_with_replay(&self) -> usize {
         let settings = self.settings.clone();
-        let records =
-            tokio::task::spawn_blocking(move || kafka::read_all(&settings, ML_EVENTS).unwrap()).await.unwrap();
+        let records = tokio::task::spawn_blocking(move || kafka::read_all(&settings, ML_EVENTS).unwrap())
+            .await
+            .unwrap();
         let (mut seen, mut erased) = (BTreeSet::new(), BTreeSet::new());
         let (mut totals, mut dead) = (Totals::new(), BTreeSet::new());
         for record in &records {
@@ -242,7 +242,10 @@ impl Replica {
 
     pub async fn stop(self) {
         self.trigger.drain();
-        tokio::time::timeout(Duration::from_secs(20), self.task).await.expect("the stop takes too long").unwrap();
+        tokio::time::timeout(Duration::from_secs(20), self.task)
+            .await
+            .expect("the stop takes too long")
+            .unwrap();
     }
 }
 

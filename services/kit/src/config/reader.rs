@@ -212,7 +212,9 @@ impl<'a> Reader<'a> {
         let partitions = u16::try_from(partitions?).ok()?;
         let create_topics = create_topics?;
         match place? {
-            Place::Server(brokers) => Some(Place::Server(kafka::Settings { brokers, prefix, create_topics, partitions })),
+            Place::Server(brokers) => {
+                Some(Place::Server(kafka::Settings { brokers, prefix, create_topics, partitions }))
+            }
             Place::Embedded(folder) => Some(Place::Embedded(folder)),
         }
     }

@@ -15,8 +15,7 @@ impl Lag {
     #[must_use]
     pub fn register(metrics: &Metrics, partitions: &[Partition]) -> Self {
         let labels = &["topic", "partition", "group"];
-        let lag =
-            metrics.gauge("kafka_consumer_lag", "Events that the group has still to read", labels, &[]);
+        let lag = metrics.gauge("kafka_consumer_lag", "Events that the group has still to read", labels, &[]);
         let help = "1 where a partition is held, because an event can neither take effect nor be put aside";
         let stopped = metrics.gauge("kafka_consumer_stopped", help, labels, &[]);
         let lag = Self { lag, stopped };

@@ -34,9 +34,8 @@ fn is_passing(error: RDKafkaRespErr) -> bool {
 /// Makes topics; one that somebody else made meanwhile is fine. Replicas are as many as the brokers make by default.
 pub(super) async fn create(settings: &Settings, topics: &[String]) -> Result<(), KafkaError> {
     let admin: AdminClient<_> = client::config(settings, "topics").create()?;
-    let options = AdminOptions::new()
-        .request_timeout(Some(CREATE_TIMEOUT))
-        .operation_timeout(Some(CREATE_TIMEOUT));
+    let options =
+        AdminOptions::new().request_timeout(Some(CREATE_TIMEOUT)).operation_timeout(Some(CREATE_TIMEOUT));
     let new: Vec<NewTopic<'_>> = topics
         .iter()
         .map(|name| {

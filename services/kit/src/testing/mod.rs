@@ -1,7 +1,7 @@
 //! Support for tests of services: migrations applied, a service running in process, a signer of tokens.
 
-mod logs;
 pub mod kafka;
+mod logs;
 pub mod servers;
 mod wire;
 

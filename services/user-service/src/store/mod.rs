@@ -3,9 +3,11 @@
 //! adapter must show.
 
 mod embedded_throttle;
+mod postgres;
 mod sqlite;
 
 pub use embedded_throttle::EmbeddedThrottle;
+pub use postgres::PostgresAccounts;
 pub use sqlite::SqliteAccounts;
 
 use async_trait::async_trait;

@@ -1,4 +1,4 @@
-//! What every adapter of the two store traits must show; `embedded` runs it on SQLite, others will on real servers.
+//! What every adapter of the two store traits must show; `embedded` runs it on SQLite, `postgresql` on a real server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -265,5 +265,62 @@ mod embedded {
         let error = store.user(new_id()).await.unwrap_err();
         assert_eq!(error.to_string(), "cannot read a user");
         assert!(tokio::time::timeout(Duration::from_secs(5), store.user(new_id())).await.is_ok());
+    }
+}
+
+/// The same on a real server.
+mod postgresql {
+    use std::path::Path;
+
+    use service_kit::postgres::Pool;
+    use service_kit::testing::servers;
+    use user_service::store::PostgresAccounts;
+
+    use super::*;
+
+    async fn accounts() -> PostgresAccounts {
+        let migrations = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/postgres"));
+        let url = servers::postgresql(migrations).await.unwrap();
+        PostgresAccounts::new(Pool::new("postgresql", "test", &url, 8).unwrap())
+    }
+
+    macro_rules! account_contract {
+        ($($name:ident),*) => {$(
+            #[tokio::test]
+            #[ignore = "needs a real server: make e2e-services"]
+            async fn $name() {
+                super::$name(&accounts().await).await;
+            }
+        )*};
+    }
+
+    account_contract!(users, sessions, connections, follow_ups, sweeping);
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "needs a real server: make e2e-services"]
+    async fn concurrent_rotations() {
+        super::concurrent_rotations(Arc::new(accounts().await)).await;
+    }
+
+    #[tokio::test]
+    #[ignore = "needs a real server: make e2e-services"]
+    async fn readiness_names_what_is_missing() {
+        let empty = tempfile::tempdir().unwrap();
+        std::fs::write(empty.path().join("0001_nothing.up.sql"), "SELECT 1;").unwrap();
+        let url = servers::postgresql(empty.path()).await.unwrap();
+        let store = PostgresAccounts::new(Pool::new("postgresql", "test", &url, 1).unwrap());
+        let missing = store.migrated().await.unwrap_err();
+        assert!(missing.contains("users"), "{missing}");
+        assert_eq!(store.reachable().await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_away_is_told_within_seconds() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let url = format!("postgresql://nobody:secret@127.0.0.1:{port}/none").into();
+        let store = PostgresAccounts::new(Pool::new("postgresql", "test", &url, 1).unwrap());
+        let asked = tokio::time::timeout(Duration::from_secs(5), store.reachable()).await.unwrap();
+        assert!(!asked.unwrap_err().contains("secret"));
+        assert_eq!(store.user(new_id()).await.unwrap_err().to_string(), "cannot read a user");
     }
 }

@@ -351,7 +351,12 @@ impl<E: Effect> Consumer<E> {
         let list = self.named(&[number]);
         let done = if held { self.client.pause(&list) } else { self.client.resume(&list) };
         if let Err(error) = done {
-            tracing::warn!(partition = number, held, cause = words(&error), "a partition is not held or let go");
+            tracing::warn!(
+                partition = number,
+                held,
+                cause = words(&error),
+                "a partition is not held or let go"
+            );
         }
     }
 
