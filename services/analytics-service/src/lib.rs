@@ -46,6 +46,9 @@ pub const IDENTITY: Identity = Identity::new("analytics-service", env!("CARGO_PK
 /// Time between two looks of a health check.
 const CHECK_PERIOD: Duration = Duration::from_millis(500);
 
+/// The database, and its pool for the metrics.
+type Database = (Arc<dyn AnalyticsStore>, Arc<dyn ConnectionPool>);
+
 /// Why the service ended.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -90,7 +93,7 @@ pub async fn run(config: Config, listener: Listener, shutdown: Shutdown) -> Resu
 }
 
 /// The database, and its pool for the metrics.
-fn open_database(config: &Config) -> Result<(Arc<dyn AnalyticsStore>, Arc<dyn ConnectionPool>), RunError> {
+fn open_database(config: &Config) -> Result<Database, RunError> {
     match &config.database {
         DatabaseUrl::Sqlite(path) => {
             let store = Arc::new(SqliteStore::new(path));

@@ -33,6 +33,9 @@ pub enum RelayError {
     Event(Uuid, #[source] serde_json::Error),
 }
 
+/// The events (product, event) of one product that the log has taken.
+type Published = Result<Vec<(Uuid, Uuid)>, RelayError>;
+
 /// Publishes the events of all products. One replica at a time runs it, so that the log stays free of duplicates.
 pub struct Relay {
     store: Arc<dyn ProductStore>,
@@ -73,7 +76,7 @@ impl Relay {
         pending: Vec<(Uuid, Event)>,
         taken: &mut Vec<(Uuid, Uuid)>,
     ) -> Result<(), RelayError> {
-        let mut under_way: JoinSet<Result<Vec<(Uuid, Uuid)>, RelayError>> = JoinSet::new();
+        let mut under_way: JoinSet<Published> = JoinSet::new();
         let mut failed = None;
         for of_product in pending.chunk_by(|(one, _), (other, _)| one == other) {
             let Some((product, _)) = of_product.first() else { continue };
@@ -103,7 +106,7 @@ impl Relay {
 
 /// Notes how the events of one product fared. A panic of the log is one of the relay.
 fn note(
-    done: Option<Result<Result<Vec<(Uuid, Uuid)>, RelayError>, JoinError>>,
+    done: Option<Result<Published, JoinError>>,
     taken: &mut Vec<(Uuid, Uuid)>,
     failed: &mut Option<RelayError>,
 ) {

@@ -4,7 +4,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::world::{Random, World, users};
+use crate::world::{Kept, Random, World, users};
 
 /// A process of the service; killed when the test ends.
 struct Process(Child);
@@ -13,7 +13,7 @@ impl Process {
     fn start(world: &World) -> Self {
         let child = Command::new(env!("CARGO_BIN_EXE_analytics-service"))
             .env_clear()
-            .env("DATABASE_URL", format!("sqlite:{}", world.database().display()))
+            .env("DATABASE_URL", world.database_url())
             .env("KAFKA_BROKERS", &world.settings.brokers)
             .env("KAFKA_TOPIC_PREFIX", &world.settings.prefix)
             .env("USER_SERVICE_URL", "http://127.0.0.1:9")
@@ -42,7 +42,17 @@ fn free_port() -> u16 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs a real server: make e2e-services"]
 async fn processes_killed_at_any_moment_count_each_event_once() {
-    let world = Arc::new(World::new(4).await);
+    kill_at_any_moment(Kept::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a real server: make e2e-services"]
+async fn processes_killed_at_any_moment_count_each_event_once_in_postgresql() {
+    kill_at_any_moment(Kept::Postgresql).await;
+}
+
+async fn kill_at_any_moment(kept: Kept) {
+    let world = Arc::new(World::with(kept, 4).await);
     let users = users(16);
     let publishing = {
         let (world, users) = (Arc::clone(&world), users.clone());

@@ -10,15 +10,20 @@ use analytics_service::consumer::GROUP;
 use analytics_service::counting::Counting;
 use analytics_service::event::{Event, USER_DELETED};
 use analytics_service::metrics::ConsumerMetrics;
+use analytics_service::store::AnalyticsStore;
+use analytics_service::store::postgres::PostgresStore;
 use analytics_service::store::sqlite::SqliteStore;
 use rusqlite::Connection;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use service_kit::eventlog::{Headers, ML_EVENTS, NewRecord};
 use service_kit::events::{Effect, Publish as _};
 use service_kit::health::Kind;
 use service_kit::kafka::{Consumer, Producer, Settings, Shown, dead_topic};
-use service_kit::testing::kafka;
+use service_kit::postgres::Pool;
+use service_kit::testing::{kafka, servers};
 use service_kit::{Base, Clock, Health, Metrics, Shutdown, ShutdownTrigger};
+use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -30,7 +35,20 @@ pub type Totals = BTreeMap<(String, String), i64>;
 pub struct World {
     pub settings: Settings,
     pub producer: Arc<Producer>,
-    folder: TempDir,
+    database: Database,
+    _folder: TempDir,
+}
+
+/// The kinds of database that analytics-service has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    Sqlite,
+    Postgresql,
+}
+
+enum Database {
+    Sqlite(PathBuf),
+    Postgres(SecretString),
 }
 
 /// One consumer in this process.
@@ -44,32 +62,55 @@ pub struct Replica {
 impl World {
     /// A topic of so many partitions with its topic of dead letters, and an empty database.
     pub async fn new(partitions: i32) -> Self {
-        let world = Self::without_dead_letters(partitions).await;
+        Self::with(Kept::Sqlite, partitions).await
+    }
+
+    /// [`World::new`] with a kind of database.
+    pub async fn with(kept: Kept, partitions: i32) -> Self {
+        let world = Self::without_dead_letters(kept, partitions).await;
         world.create_dead_topic().await;
         world
     }
 
-    pub async fn without_dead_letters(partitions: i32) -> Self {
+    pub async fn without_dead_letters(kept: Kept, partitions: i32) -> Self {
         let settings = kafka::cluster();
         kafka::create(&settings, ML_EVENTS, partitions).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
+        let migrations = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+        let database = match kept {
+            Kept::Sqlite => {
+                let path = folder.path().join("database.db");
+                service_kit::testing::migrate(&path, &migrations.join("sqlite")).unwrap();
+                Database::Sqlite(path)
+            }
+            Kept::Postgresql => {
+                Database::Postgres(servers::postgresql(&migrations.join("postgres")).await.unwrap())
+            }
+        };
         let producer = Arc::new(Producer::new(&settings, "test").unwrap());
-        let world = Self { settings, producer, folder };
-        let migrations = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/sqlite");
-        service_kit::testing::migrate(&world.database(), &migrations).unwrap();
-        world
+        Self { settings, producer, database, _folder: folder }
     }
 
     pub async fn create_dead_topic(&self) {
         kafka::create(&self.settings, &dead_topic(ML_EVENTS), 1).await.unwrap();
     }
 
-    pub fn database(&self) -> PathBuf {
-        self.folder.path().join("database.db")
+    /// The database as `DATABASE_URL` says it.
+    pub fn database_url(&self) -> String {
+        match &self.database {
+            Database::Sqlite(path) => format!("sqlite:{}", path.display()),
+            Database::Postgres(url) => url.expose_secret().to_owned(),
+        }
     }
 
-    pub fn counting(&self, metrics: &ConsumerMetrics) -> Counting {
-        Counting::new(Arc::new(SqliteStore::new(&self.database())), Clock::system(), metrics.clone())
+    fn counting(&self, metrics: &ConsumerMetrics) -> Counting {
+        let store: Arc<dyn AnalyticsStore> = match &self.database {
+            Database::Sqlite(path) => Arc::new(SqliteStore::new(path)),
+            Database::Postgres(url) => {
+                Arc::new(PostgresStore::new(Pool::new("postgresql", "test", url, 2).unwrap()))
+            }
+        };
+        Counting::new(store, Clock::system(), metrics.clone())
     }
 
     /// Starts a consumer with the effect that `wrap` makes of counting.
@@ -112,47 +153,49 @@ impl World {
         }
     }
 
-    fn open(&self) -> Connection {
-        let connection = Connection::open(self.database()).unwrap();
-        connection.busy_timeout(Duration::from_secs(10)).unwrap();
-        connection
+    /// Answers a question in both dialects: two texts and a number a row.
+    async fn rows(&self, sql: &'static str) -> Vec<(String, String, i64)> {
+        match &self.database {
+            Database::Sqlite(path) => {
+                let connection = Connection::open(path).unwrap();
+                connection.busy_timeout(Duration::from_secs(10)).unwrap();
+                let mut statement = connection.prepare(sql).unwrap();
+                let rows =
+                    statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+                rows.collect::<Result<_, _>>().unwrap()
+            }
+            Database::Postgres(url) => {
+                let mut connection = PgConnection::connect(url.expose_secret()).await.unwrap();
+                sqlx::query_as(sql).fetch_all(&mut connection).await.unwrap()
+            }
+        }
     }
 
     /// What the database counted.
-    pub fn totals(&self) -> Totals {
-        let connection = self.open();
-        let mut statement =
-            connection.prepare("SELECT user_id, event_type, events FROM analytics_totals").unwrap();
-        let rows = statement.query_map([], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?))).unwrap();
-        rows.collect::<Result<_, _>>().unwrap()
+    pub async fn totals(&self) -> Totals {
+        let sql = "SELECT CAST(user_id AS text), event_type, events FROM analytics_totals";
+        self.rows(sql).await.into_iter().map(|(user, kind, events)| ((user, kind), events)).collect()
     }
 
     /// The same from its hours.
-    pub fn totals_of_hours(&self) -> Totals {
-        let connection = self.open();
-        let mut statement = connection
-            .prepare("SELECT user_id, event_type, sum(events) FROM analytics_hours GROUP BY 1, 2")
-            .unwrap();
-        let rows = statement.query_map([], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?))).unwrap();
-        rows.collect::<Result<_, _>>().unwrap()
+    pub async fn totals_of_hours(&self) -> Totals {
+        let sql = "SELECT CAST(user_id AS text), event_type, CAST(sum(events) AS bigint) FROM analytics_hours
+                   GROUP BY 1, 2";
+        self.rows(sql).await.into_iter().map(|(user, kind, events)| ((user, kind), events)).collect()
     }
 
     /// Partition, offset and reason of each dead letter in the database.
-    pub fn dead(&self) -> BTreeMap<(i64, i64), String> {
-        let connection = self.open();
-        let mut statement =
-            connection.prepare("SELECT partition, position - 1, reason FROM analytics_dead_events").unwrap();
-        let rows = statement.query_map([], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?))).unwrap();
-        rows.collect::<Result<_, _>>().unwrap()
+    pub async fn dead(&self) -> BTreeMap<(i64, i64), String> {
+        let sql = "SELECT CAST(partition AS text), reason, position - 1 FROM analytics_dead_events";
+        let rows = self.rows(sql).await.into_iter();
+        rows.map(|(partition, reason, offset)| ((partition.parse().unwrap(), offset), reason)).collect()
     }
 
     /// The position of each partition.
-    pub fn positions(&self) -> BTreeMap<i32, i64> {
-        let connection = self.open();
-        let mut statement =
-            connection.prepare("SELECT partition, position FROM analytics_positions").unwrap();
-        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
-        rows.collect::<Result<_, _>>().unwrap()
+    pub async fn positions(&self) -> BTreeMap<i32, i64> {
+        let sql = "SELECT CAST(partition AS text), topic, position FROM analytics_positions";
+        let rows = self.rows(sql).await.into_iter();
+        rows.map(|(partition, _, position)| (partition.parse().unwrap(), position)).collect()
     }
 
     /// Waits until the database is at the end of every partition.
@@ -163,7 +206,7 @@ impl World {
             let ends = tokio::task::spawn_blocking(move || kafka::lag(&settings, &group, ML_EVENTS).unwrap())
                 .await
                 .unwrap();
-            let positions = self.positions();
+            let positions = self.positions().await;
             let behind: Vec<_> = ends
                 .iter()
                 .filter(|(partition, end)| positions.get(partition).copied().unwrap_or(0) < **end)
@@ -201,9 +244,9 @@ impl World {
                 *totals.entry((user, event.event_type)).or_default() += 1;
             }
         }
-        assert_eq!(self.totals(), totals, "totals and the replay of {} records", records.len());
-        assert_eq!(self.totals_of_hours(), totals, "hours");
-        assert_eq!(self.dead().into_keys().collect::<BTreeSet<_>>(), dead, "dead letters");
+        assert_eq!(self.totals().await, totals, "totals and the replay of {} records", records.len());
+        assert_eq!(self.totals_of_hours().await, totals, "hours");
+        assert_eq!(self.dead().await.into_keys().collect::<BTreeSet<_>>(), dead, "dead letters");
         records.len()
     }
 

@@ -74,7 +74,8 @@ impl ConsumerContext for Rebalances {
                 (false, RebalanceProtocol::Cooperative) => consumer.incremental_unassign(partitions),
                 (false, _) => consumer.unassign(),
             };
-            if let Err(error) = done {
+            // The group has to be answered one way or the other, or it is never left.
+            if let Err(error) = done.or_else(|_| consumer.unassign()) {
                 tracing::debug!(%error, "the assignment was not given back while leaving the group");
             }
             return;

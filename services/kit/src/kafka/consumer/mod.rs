@@ -117,7 +117,8 @@ impl<E: Effect> Consumer<E> {
             self.show();
         }
         let numbers: Vec<i32> = self.assigned.keys().copied().collect();
-        self.give(&numbers).await;
+        let lost = self.client.assignment_lost();
+        self.finish(&numbers, lost).await;
         // Leaving the group waits for the brokers.
         let left = tokio::task::spawn_blocking(move || drop(self));
         if timeout(ANSWER, left).await.is_err() {
@@ -125,37 +126,55 @@ impl<E: Effect> Consumer<E> {
         }
     }
 
-    /// Takes over partitions: each begins where its effect ends.
+    /// Takes over partitions: each begins where its effect ends. The group waits for one answer, also to an empty list.
     async fn take(&mut self, numbers: &[i32]) {
+        let (mut offsets, mut placed, mut held) = (Vec::new(), Vec::new(), Vec::new());
         for &number in numbers {
-            let partition = self.partition(number);
-            let mut assigned = Assigned::new(partition);
-            let offset = match self.place(&mut assigned).await {
-                Ok(position) => offset_of(position),
+            let mut assigned = Assigned::new(self.partition(number));
+            match self.place(&mut assigned).await {
+                Ok(position) => {
+                    offsets.push((number, offset_of(position)));
+                    if position > 0 {
+                        placed.push((number, position));
+                    }
+                }
                 Err(why) => {
                     tracing::warn!(partition = number, why, "a partition cannot be read yet");
                     assigned.pause(why, false);
-                    Offset::Beginning
+                    offsets.push((number, Offset::Beginning));
+                    held.push(number);
                 }
-            };
-            if let Err(error) = self.client.incremental_assign(&self.list(&[(number, offset)])) {
-                tracing::warn!(partition = number, cause = words(&error), "a partition cannot be taken");
-                continue;
             }
-            if assigned.pause.is_some() {
-                self.hold(number, true);
-            } else if let Some(position) = assigned.position.filter(|position| *position > 0) {
-                // What a killed replica stored without committing shows up in the lag at once.
-                self.commit(&[(number, position)], CommitMode::Async).await;
-            }
-            tracing::info!(partition = number, position = ?assigned.position, "a partition is ours");
             self.assigned.insert(number, assigned);
         }
+        if let Err(error) = self.client.incremental_assign(&self.list(&offsets)) {
+            tracing::error!(partitions = ?numbers, cause = words(&error), "partitions cannot be taken");
+            self.assigned.retain(|number, _| !numbers.contains(number));
+            return;
+        }
+        for number in held {
+            self.hold(number, true);
+        }
+        if !placed.is_empty() {
+            // What a killed replica stored without committing shows up in the lag at once.
+            self.commit(&placed, CommitMode::Async).await;
+        }
+        tracing::info!(partitions = ?numbers, "partitions are ours");
     }
 
-    /// Gives partitions away: what was fetched of them takes effect first, unless the group already took them.
+    /// Gives partitions away, as the group wants it.
     async fn give(&mut self, numbers: &[i32]) {
         let lost = self.client.assignment_lost();
+        self.finish(numbers, lost).await;
+        if let Err(error) = self.client.incremental_unassign(&self.named(numbers)) {
+            tracing::warn!(cause = words(&error), "partitions were not given away");
+        }
+        tracing::info!(partitions = ?numbers, lost, "partitions are given away");
+    }
+
+    /// Lets what was fetched of partitions take effect, tells Kafka, and forgets them. Of what the group already gave
+    /// to others nothing more is done.
+    async fn finish(&mut self, numbers: &[i32], lost: bool) {
         let mut positions = Vec::new();
         for &number in numbers {
             if !lost && self.assigned.get(&number).is_some_and(|assigned| assigned.pause.is_none()) {
@@ -169,10 +188,6 @@ impl<E: Effect> Consumer<E> {
         if !lost && !positions.is_empty() {
             self.commit(&positions, CommitMode::Sync).await;
         }
-        if let Err(error) = self.client.incremental_unassign(&self.named(numbers)) {
-            tracing::warn!(cause = words(&error), "partitions were not given away");
-        }
-        tracing::info!(partitions = ?numbers, lost, "partitions are given away");
     }
 
     /// The position at which a partition goes on.

@@ -100,7 +100,7 @@ impl<E: Effect> Consumer<E> {
         for record in records {
             let read = match &refused {
                 Some((position, letter)) if *position == record.position => Err(letter.clone()),
-                _ => self.effect.read(record).map_err(|reason| letter(reason, record)),
+                _ => self.effect.read(record).map_err(|reason| letter(&reason, record)),
             };
             if let Err(letter) = &read
                 && record.position > told
@@ -198,7 +198,7 @@ impl<E: Effect> Consumer<E> {
             self.wait(number, format!("{REFUSED_MAX} events in a row were refused: {why}"), true);
             return false;
         }
-        assigned.refused = Some((record.position, letter(format!("it was refused: {why}"), record)));
+        assigned.refused = Some((record.position, letter(&format!("it was refused: {why}"), record)));
         true
     }
 
@@ -217,9 +217,9 @@ impl<E: Effect> Consumer<E> {
 }
 
 /// What is kept beside the effect. A database may refuse the zero character.
-fn letter(reason: String, record: &Delivered) -> DeadLetter {
+fn letter(reason: &str, record: &Delivered) -> DeadLetter {
     let clean = |text: &str| -> String {
         text.chars().take(LETTER_MAX).map(|c| if c == '\0' { '\u{fffd}' } else { c }).collect()
     };
-    DeadLetter { reason: clean(&reason), payload: clean(&String::from_utf8_lossy(&record.payload)) }
+    DeadLetter { reason: clean(reason), payload: clean(&String::from_utf8_lossy(&record.payload)) }
 }
