@@ -64,9 +64,6 @@ const KEPT_MS: i64 = 2 * 24 * 3_600_000;
 /// How long the end waits for a refresh that is under way.
 const SETTLE: Duration = Duration::from_secs(10);
 
-/// Accounts, the inbox and listings, and their pool for the metrics.
-type Database = (Arc<dyn Store>, Arc<dyn ConnectionPool>);
-
 /// The service could not start or ended in trouble.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {

@@ -30,10 +30,7 @@ use service_kit::events::{Events, OpenError};
 use service_kit::health::Kind;
 use service_kit::pools::{self, ConnectionPool};
 use service_kit::postgres::{self, PostgresError};
-<<<<<<< HEAD
 use service_kit::redis::{Redis, RedisError};
-=======
->>>>>>> real-kafka
 use service_kit::sqlite::Pool;
 use service_kit::{Clock, DatabaseUrl, Identity, Kit, Listener, Place, ServeError, Shutdown};
 use tokio::sync::Notify;
@@ -70,13 +67,11 @@ const WORKER_GRACE: Duration = Duration::from_secs(2);
 /// Connections to the database and to the throttle's file. SQLite writes one at a time, so more would only wait.
 const CONNECTIONS: usize = 4;
 
-<<<<<<< HEAD
 /// A question about login failures waits so long; then the process goes by its own count.
 const THROTTLE_DEADLINE: Duration = Duration::from_millis(50);
-=======
+
 /// People, sessions and consents, and their pool for the metrics.
 type Database = (Arc<dyn AccountStore>, Arc<dyn ConnectionPool>);
->>>>>>> real-kafka
 
 /// user-service could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -90,24 +85,15 @@ pub enum RunError {
     /// A store under `EMBEDDED_DIR` could not be opened.
     #[error("cannot open the embedded stores")]
     Throttle(#[from] StoreError),
-<<<<<<< HEAD
     /// The address of the throttle's store.
     #[error("cannot use the store of login failures")]
     Redis(#[from] RedisError),
-=======
->>>>>>> real-kafka
     /// The event log could not be opened.
     #[error("cannot start without the event log")]
     EventLog(#[from] OpenError),
     /// The address of the database cannot be read.
     #[error("cannot use the database")]
     Database(#[from] PostgresError),
-<<<<<<< HEAD
-=======
-    /// A store that this build cannot reach.
-    #[error("this build has no adapter for {0}")]
-    NoAdapter(&'static str),
->>>>>>> real-kafka
     /// The listening socket broke.
     #[error("cannot go on serving")]
     Serve(#[from] ServeError),
