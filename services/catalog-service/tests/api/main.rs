@@ -5,5 +5,6 @@
 mod erasure;
 mod events;
 mod items;
+mod kafka;
 mod products;
 mod running;
