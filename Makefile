@@ -6,7 +6,7 @@ CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
 .PHONY: help check lint test test-full e2e-local e2e-fire e2e-services e2e-kubernetes e2e-swarm stores bench bench-load \
-	bench-dash soak fuzz docs schema schema-check dist requirements clean-local
+	bench-dash soak fuzz docs schema schema-check openapi openapi-check dist requirements clean-local
 
 help: ## List what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -48,6 +48,13 @@ docs: ## Build the documentation, broken links are errors
 schema: ## Write the JSON Schemas and the event page anew
 	$(CARGO) run -q -- config schema system > schema/mlctl.schema.json
 	$(CARGO) run -q -- config schema playbook > schema/playbook.schema.json
+
+openapi: ## Write the OpenAPI documents of the services anew
+	OPENAPI=write $(CARGO) test -q -p gateway -p user-service -p integration-service -p catalog-service \
+		-p analytics-service --lib the_document_is
+
+openapi-check: ## Ask schemathesis whether the running services keep to their documents
+	bash tests/openapi.sh
 
 schema-check: ## Fail when the committed schemas are not what the code says
 	bash tests/schema-check.sh

@@ -3,7 +3,7 @@
 set -euo pipefail
 
 # What is looked for, and the package that has it.
-needs=(bash:bash cc:gcc c++:g++ make:make curl:curl jq:jq python3:python3 git:git strace:strace unshare:util-linux)
+needs=(bash:bash cc:gcc c++:g++ make:make curl:curl jq:jq python3:python3 openssl:openssl git:git strace:strace unshare:util-linux)
 missing=()
 for need in "${needs[@]}"; do
 	command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
@@ -12,6 +12,9 @@ done
 # Moves the clock of single processes; a library, so it is looked for as a file.
 compgen -G '/usr/lib*/*/faketime/libfaketimeMT.so.1' >/dev/null ||
 	compgen -G '/usr/lib*/faketime/libfaketimeMT.so.1' >/dev/null || missing+=(libfaketime)
+
+# Debian has the module that makes virtual environments apart from Python.
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 
 if ((${#missing[@]})); then
 	install=(apt-get install -y --no-install-recommends "${missing[@]}")

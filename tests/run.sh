@@ -74,6 +74,12 @@ fi
 stage "services, built by mlctl" services_through_mlctl
 if [[ $length != e2e-* ]]; then
 	stage "release archive" bash tests/dist.sh
+	# The one suite that needs a package of Python's registry, so not part of `make test`.
+	if [[ $length == full ]]; then
+		stage "OpenAPI, schemathesis" bash tests/openapi.sh
+	else
+		echo "not in make test, but in make test-full: the services asked by schemathesis"
+	fi
 	stage "tidy" "$cargo" test -p mlctl-tests --quiet --lib --bins --test tidy
 fi
 # What measures runs alone; what waits for replicas most of the time does so side by side.

@@ -17,7 +17,7 @@ mod processes;
 mod sandbox;
 mod seal;
 
-pub use binaries::{mlctl, repository};
+pub use binaries::{mlctl, repository, service};
 pub use finished::Finished;
 pub use http::{Answer, ask, get, send};
 pub use knobs::{BACK, FRONT, assert_settled, at_full_length, item};

@@ -45,6 +45,10 @@ impl ReplicaFolder {
     pub(crate) fn exec_error(&self) -> PathBuf {
         self.0.join("exec-error")
     }
+    /// The text that a variable of it names, a secret in it.
+    pub(crate) fn filled(&self, variable: &str) -> PathBuf {
+        self.0.join(format!("env-{variable}"))
+    }
     /// The working directory when none was asked for.
     pub(crate) fn work(&self) -> PathBuf {
         self.0.join("work")
@@ -290,6 +294,7 @@ impl WorkloadRecord {
             file.content.clear();
             file.later.clear();
         }
+        spec.while_needed = false;
         let value = serde_json::to_value(&spec).unwrap_or_default();
         Revision { digest: Digest::of_json(&value), restart: self.restart.clone() }
     }

@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::{AgentError, agent, relay, shim, shim_exec};
+use crate::{AgentError, agent, relay, shim, shim_exec, store_exec};
 
-/// Runs a hidden verb (`agent`, `shim`, `shim-exec`, `relay`) when `args` (program name left out) begins with one;
+/// Runs a hidden verb (`agent`, `shim`, `shim-exec`, `store-exec`, `relay`) when `args` (program name left out) begins with one;
 /// returns `None` otherwise.
 ///
 /// To be called first thing in `main`, before any runtime or thread exists: `shim-exec` closes every descriptor it
@@ -24,13 +24,14 @@ pub fn dispatch(args: &[OsString]) -> Option<Result<(), AgentError>> {
         "relay" => Options::read("relay", rest)
             .and_then(|mut o| relay::run(&o.folder("--socket")?, &o.folder("--table")?)),
         "shim-exec" => shim_exec::run(rest),
+        "store-exec" => Options::read("store-exec", rest).and_then(|mut o| store_exec::run(&mut o)),
         _ => return None,
     };
     Some(result)
 }
 
 /// `--name value` pairs.
-struct Options {
+pub(crate) struct Options {
     verb: &'static str,
     pairs: Vec<(String, OsString)>,
 }
@@ -57,11 +58,11 @@ impl Options {
             .ok_or_else(|| AgentError::Usage { verb: self.verb, reason: format!("{name} is missing") })
     }
 
-    fn folder(&mut self, name: &str) -> Result<PathBuf, AgentError> {
+    pub(crate) fn folder(&mut self, name: &str) -> Result<PathBuf, AgentError> {
         self.take(name).map(PathBuf::from)
     }
 
-    fn text(&mut self, name: &str) -> Result<String, AgentError> {
+    pub(crate) fn text(&mut self, name: &str) -> Result<String, AgentError> {
         self.take(name).map(|value| value.to_string_lossy().into_owned())
     }
 }
@@ -88,6 +89,8 @@ mod tests {
             ("relay", "`relay`: --socket is missing"),
             ("shim-exec --report", "`shim-exec`: --report lacks a value"),
             ("shim-exec --parent 1", "`shim-exec`: no program after `--`"),
+            ("store-exec --kind mongodb", "`store-exec`: --kind is neither postgresql nor redis"),
+            ("store-exec --kind redis --programs /x", "`store-exec`: --home is missing"),
             ("shim-exec --what", "`shim-exec`: --what is not known"),
         ] {
             assert_eq!(dispatch(&args(line)).unwrap().unwrap_err().to_string(), message, "{line}");

@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::ports::StoreMode;
+
 /// Says what kind of thing an item is; the planner orders by it, only a target knows what it means there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -230,6 +232,9 @@ pub struct Item {
 pub struct Desired {
     /// The items, in the order in which the system names them.
     pub items: Vec<Item>,
+    /// How its stores are had: part of a release, so that a rollback brings it back.
+    #[serde(default, skip_serializing_if = "StoreMode::is_embedded")]
+    pub stores: StoreMode,
 }
 
 impl Desired {

@@ -159,7 +159,7 @@ mod tests {
             state,
             rollback_of,
             note: None,
-            desired: Desired { items: vec![item] },
+            desired: Desired { items: vec![item], ..Desired::default() },
         }
     }
 

@@ -240,7 +240,9 @@ impl<'a> Conduct<'a> {
             .as_ref()
             .filter(|release| release.creates && !plan.verifies)
             .map(|release| release.number);
-        report::summary(printer, &state, session.front().await.as_deref(), unverified);
+        let stores = plan.release.as_ref().and_then(|release| report::stores(&release.desired));
+        let known = report::Known { front: session.front().await, unverified, stores };
+        report::summary(printer, &state, &known);
         // What the last event says, so that it and the process cannot differ.
         let exit = state.finish.map(|finish| finish.exit);
         Ok(match ExitStatus::from(report.outcome) {

@@ -177,6 +177,9 @@ impl From<PlanError> for CommandError {
                 edge(ExitStatus::NotFound).hint("`mlctl history` lists the releases")
             }
             PlanError::NoSuchService { .. } => edge(ExitStatus::NotFound),
+            PlanError::OtherStores { .. } => {
+                edge(ExitStatus::Refused).hint("roll the whole release back: name no service")
+            }
             PlanError::OutOfRange { .. } => {
                 edge(ExitStatus::Refused).hint("change `replicas` in mlctl.yaml and deploy")
             }

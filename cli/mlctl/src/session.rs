@@ -231,7 +231,7 @@ async fn local(
         releases: local.clone(),
         overrides: local.clone(),
         mirror: local.clone(),
-        stores: Arc::new(Stores::default()),
+        stores: Arc::new(Stores::of_target(local.clone())),
         load: Arc::new(mlctl_load::HttpLoadRunner::default()),
         local: Some(local),
         memory: None,

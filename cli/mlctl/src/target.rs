@@ -1,5 +1,6 @@
 //! Target: one orchestrator with everything a command may want of it, behind core's ports.
 
+use std::borrow::Cow;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -84,20 +85,29 @@ impl Drop for SimMemory {
 /// Runs migrations by the kind of store they belong to.
 pub struct Stores {
     sqlite: mlctl_stores::SqliteStore,
-}
-
-impl Default for Stores {
-    fn default() -> Self {
-        Self { sqlite: mlctl_stores::SqliteStore::new(Arc::new(SystemClock)) }
-    }
+    postgres: mlctl_stores::PostgresStore,
+    /// Knows the passwords that releases do not hold.
+    target: Arc<dyn Inspector>,
 }
 
 impl Stores {
+    /// Returns what runs the migrations of a target's databases.
+    pub(crate) fn of_target(target: Arc<dyn Inspector>) -> Self {
+        Self {
+            sqlite: mlctl_stores::SqliteStore::new(Arc::new(SystemClock)),
+            postgres: mlctl_stores::PostgresStore::new(Arc::new(SystemClock)),
+            target,
+        }
+    }
+
     fn of(&self, migration: &Item) -> Result<&dyn StoreAdmin, StoreError> {
         debug_assert_eq!(migration.id.kind, ItemKind::Migration);
         let url = migration.payload.get("url").and_then(serde_json::Value::as_str).unwrap_or_default();
         if url.starts_with("sqlite:") {
             return Ok(&self.sqlite);
+        }
+        if url.starts_with("postgresql:") {
+            return Ok(&self.postgres);
         }
         let scheme = url.split(':').next().unwrap_or_default().to_owned();
         Err(StoreError {
@@ -107,16 +117,38 @@ impl Stores {
             unreachable: false,
         })
     }
+
+    /// Returns the item with the password in the address of its database: a release holds the name of the secret only.
+    async fn opened<'a>(&self, migration: &'a Item) -> Result<Cow<'a, Item>, StoreError> {
+        let text = |key: &str| migration.payload.get(key).and_then(serde_json::Value::as_str);
+        let (Some(secret), Some(url)) = (text("password"), text("url")) else {
+            return Ok(Cow::Borrowed(migration));
+        };
+        let failed = |reason: String| StoreError {
+            operation: "open the database of",
+            subject: migration.id.to_string(),
+            reason,
+            unreachable: true,
+        };
+        let value = self.target.secret(secret).await.map_err(|error| failed(error.to_string()))?;
+        let value = value.ok_or_else(|| failed(format!("secret {secret} has no value: deploy again")))?;
+        let (before, after) = url.split_once('@').unwrap_or((url, ""));
+        let mut item = migration.clone();
+        item.payload["url"] = format!("{before}:{}@{after}", value.expose()).into();
+        Ok(Cow::Owned(item))
+    }
 }
 
 #[async_trait]
 impl StoreAdmin for Stores {
     async fn migrations(&self, migration: &Item) -> Result<Vec<MigrationState>, StoreError> {
-        self.of(migration)?.migrations(migration).await
+        let store = self.of(migration)?;
+        store.migrations(self.opened(migration).await?.as_ref()).await
     }
 
     async fn migrate(&self, migration: &Item, lease: &dyn Lease) -> Result<Vec<u32>, StoreError> {
-        self.of(migration)?.migrate(migration, lease).await
+        let store = self.of(migration)?;
+        store.migrate(self.opened(migration).await?.as_ref(), lease).await
     }
 
     async fn roll_back(
@@ -125,6 +157,7 @@ impl StoreAdmin for Stores {
         steps: u32,
         lease: &dyn Lease,
     ) -> Result<Vec<u32>, StoreError> {
-        self.of(migration)?.roll_back(migration, steps, lease).await
+        let store = self.of(migration)?;
+        store.roll_back(self.opened(migration).await?.as_ref(), steps, lease).await
     }
 }

@@ -11,7 +11,7 @@ use crate::files::up_file_name;
 pub struct MigrationSet {
     /// The service whose migrations these are; several services may share a database.
     pub service: String,
-    /// The database: `sqlite:PATH`.
+    /// The database: `sqlite:PATH` or `postgresql://USER[:PASSWORD]@HOST[:PORT]/NAME`.
     pub url: String,
     /// The migrations of the release, numbered from 1 without a gap.
     pub files: Vec<MigrationFile>,
@@ -77,17 +77,28 @@ impl Marker {
 /// Returns the marker in the comment lines that head a migration's way forward, before its first statement.
 #[must_use]
 pub fn marker(file: &MigrationFile) -> Option<Marker> {
-    file.up
-        .trim_start_matches('\u{feff}')
+    words_at_head(&file.up).find_map(|word| match word {
+        "irreversible" => Some(Marker::Irreversible),
+        "breaks-older" => Some(Marker::BreaksOlder),
+        _ => None,
+    })
+}
+
+/// Says whether the comment lines that head a file hold `-- mlctl: no-transaction`: PostgreSQL refuses some statements
+/// within one, `CREATE INDEX CONCURRENTLY` first of all.
+#[must_use]
+pub fn runs_outside_a_transaction(text: &str) -> bool {
+    words_at_head(text).any(|word| word == "no-transaction")
+}
+
+/// Returns what follows `mlctl:` in the comment lines before the first statement.
+fn words_at_head(text: &str) -> impl Iterator<Item = &str> {
+    text.trim_start_matches('\u{feff}')
         .lines()
         .map(str::trim)
         .take_while(|line| line.is_empty() || line.starts_with("--"))
         .filter_map(|line| line.trim_start_matches('-').trim().strip_prefix("mlctl:"))
-        .find_map(|word| match word.trim() {
-            "irreversible" => Some(Marker::Irreversible),
-            "breaks-older" => Some(Marker::BreaksOlder),
-            _ => None,
-        })
+        .map(str::trim)
 }
 
 /// An applied migration that a release does not know.
@@ -195,6 +206,17 @@ mod tests {
             ("SELECT '-- mlctl: breaks-older';", None),
         ] {
             assert_eq!(marker(&file(1, text)), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_file_says_that_it_cannot_run_in_a_transaction() {
+        for (text, wanted) in [
+            ("-- mlctl: no-transaction\nSELECT 1;", true),
+            ("-- mlctl: breaks-older\n-- mlctl: no-transaction\nSELECT 1;", true),
+            ("SELECT 1;\n-- mlctl: no-transaction", false),
+        ] {
+            assert_eq!(runs_outside_a_transaction(text), wanted, "{text}");
         }
     }
 

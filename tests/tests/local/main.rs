@@ -14,6 +14,7 @@ mod kpis;
 mod load;
 mod rollback;
 mod rollouts;
+mod servers;
 mod shipped;
 
 use mlctl_tests::Sandbox;

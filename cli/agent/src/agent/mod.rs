@@ -11,6 +11,7 @@ mod event_log;
 mod files;
 mod fill;
 mod lease;
+mod needs;
 mod ports;
 mod probe;
 mod relay_keeper;
@@ -31,6 +32,8 @@ use mlctl_core::local_protocol::Layout;
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::{AgentError, disk, runtime};
+
+pub(crate) use probe::PROBE_USER;
 
 /// Files that an agent of a few dozen replicas has open: three a replica, and its clients.
 const OPEN_FILES: u64 = 256;

@@ -8,9 +8,13 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use mlctl_core::local_protocol::HealthSpec;
+use mlctl_core::local_protocol::{HealthSpec, ProbeProtocol};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
+
+mod servers;
+
+pub(crate) use servers::PROBE_USER;
 
 /// Between two questions to a replica that is still starting: a fast start should be seen as one.
 const EAGER: Duration = Duration::from_millis(100);
@@ -42,7 +46,7 @@ pub(super) async fn watch(
         tell(Report::Ready).await;
         return std::future::pending().await;
     };
-    let asker = Asker { port, limit: Duration::from_millis(health.timeout_ms) };
+    let asker = Asker { port, protocol: health.protocol, limit: Duration::from_millis(health.timeout_ms) };
     let period = Duration::from_millis(health.period_ms.max(10));
     let begun = Instant::now();
     let grace = Duration::from_millis(health.grace_ms);
@@ -134,6 +138,7 @@ impl Tally {
 
 struct Asker {
     port: u16,
+    protocol: ProbeProtocol,
     limit: Duration,
 }
 
@@ -154,6 +159,13 @@ impl Asker {
         let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", self.name(path));
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
         let stream = TcpStream::connect(address).await.map_err(|e| failed(&e))?;
+        match self.protocol {
+            ProbeProtocol::Http => {}
+            ProbeProtocol::Postgresql => {
+                return servers::ask_postgresql(stream).await.map_err(|e| failed(&e));
+            }
+            ProbeProtocol::Redis => return servers::ask_redis(stream).await.map_err(|e| failed(&e)),
+        }
         let Some(path) = path else { return Ok(()) };
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| failed(&e))?;

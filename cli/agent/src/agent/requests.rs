@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::lease::{Answer, LeaseBook, Moment, Refusal};
-use super::replica::{Replica, State};
+use super::replica::Replica;
 use super::supervisor::Supervisor;
 use super::workload::Workload;
 use crate::record::WorkloadRecord;
@@ -239,10 +239,7 @@ impl Supervisor {
                 ));
             }
         }
-        let secrets = spec.env.values().filter_map(|source| match source {
-            EnvSource::SecretFile(secret) | EnvSource::SecretValue(secret) => Some(secret),
-            EnvSource::Text(_) => None,
-        });
+        let secrets = spec.env.values().filter_map(EnvSource::secret);
         for secret in secrets {
             if !is_plain(secret) || !self.layout.secret_value(secret).exists() {
                 return invalid(format!("{name} needs secret {secret}, which has no value on this target"));
@@ -298,12 +295,7 @@ impl Supervisor {
     fn begin_stop(&mut self, fence: Fence, reply: oneshot::Sender<Response>) {
         self.ending.get_or_insert(fence);
         self.stopping.push(reply);
-        for replica in self.replicas.values_mut() {
-            match replica.state {
-                State::BackOff { .. } => replica.leave(),
-                _ => replica.stop(),
-            }
-        }
+        self.stop_unneeded();
     }
 }
 

@@ -56,6 +56,7 @@ impl Replica {
         }
         let spec = &self.record.spec;
         let own = spec.port.is_some() && spec.socket == SocketMode::Relay;
+        let stable = spec.port.filter(|_| spec.socket == SocketMode::Own);
         let metrics = wants_metrics_port(spec);
         let mut taken = taken.clone();
         let mut next = |wanted: bool| {
@@ -67,7 +68,7 @@ impl Replica {
             taken.insert(port);
             Ok(Some(port))
         };
-        (self.record.port, self.record.metrics_port) = (next(own)?, next(metrics)?);
+        (self.record.port, self.record.metrics_port) = (next(own)?.or(stable), next(metrics)?);
         Ok(())
     }
 

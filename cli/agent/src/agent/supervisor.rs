@@ -158,7 +158,9 @@ impl Supervisor {
         let now = Instant::now();
         self.advance_files(Timestamp::now());
         self.follow_runs(now);
-        if !self.is_stopping() {
+        if self.is_stopping() {
+            self.stop_unneeded();
+        } else {
             self.roll(now);
         }
         let in_force = self.relay.sync(self.fronts()).await;
@@ -175,10 +177,10 @@ impl Supervisor {
     fn roll(&mut self, now: Instant) {
         let names: Vec<String> = self.workloads.keys().cloned().collect();
         for name in names {
+            let desired = self.wanted(&name);
             let Some(workload) = self.workloads.get_mut(&name) else { continue };
             let update = &workload.record.spec.update;
             let width = Width { surge: update.surge, unavailable: update.unavailable };
-            let desired = if workload.record.removed { 0 } else { workload.record.replicas };
             let mut staying: Vec<&Replica> =
                 self.replicas.values().filter(|r| r.record.service == name && !r.is_leaving()).collect();
             staying.sort_by(|a, b| (a.record.created_at, &a.name).cmp(&(b.record.created_at, &b.name)));
@@ -197,7 +199,10 @@ impl Supervisor {
             workload.note_progress(desired as usize, available, old, now);
             workload.observed = workload.record.generation;
             let decision = decide(desired, width, &members);
-            for _ in 0..decision.create {
+            // Whoever has the port itself, and the data behind it, ends before another begins.
+            let own = workload.record.spec.socket == SocketMode::Own;
+            let occupied = own && self.replicas.values().any(|r| r.record.service == name && r.is_leaving());
+            for _ in 0..if occupied { 0 } else { decision.create } {
                 self.create(&name);
             }
             for leaving in &decision.remove {
@@ -251,6 +256,7 @@ impl Supervisor {
                 let ready = || self.replicas.values().filter(|r| r.record.service == *name && r.is_ready());
                 let proven = ready().any(|r| r.is_available(now));
                 let backends = match spec.socket {
+                    SocketMode::Own => return None,
                     SocketMode::Passed => Vec::new(),
                     SocketMode::Relay => ready()
                         .filter(|r| !proven || r.is_available(now))

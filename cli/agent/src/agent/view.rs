@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mlctl_core::item::Digest;
-use mlctl_core::local_protocol::{ReplicaView, WorkloadView};
+use mlctl_core::local_protocol::{ReplicaView, SocketMode, WorkloadView};
 use mlctl_core::ports::Replica as ToldReplica;
 use mlctl_core::status::{Status, WorkloadStatus};
 use tokio::time::Instant;
@@ -58,13 +58,15 @@ impl Supervisor {
         let record = &workload.record;
         let replicas = self.replicas.values().filter(|r| r.record.service == name && r.state != State::Ended);
         WorkloadFacts {
-            desired: record.replicas,
+            desired: self.wanted(name),
             removed: record.removed,
             port_taken: self
                 .relay
                 .failure(name)
                 .map(|(text, since)| (text.clone(), millis(now.saturating_duration_since(*since)))),
-            unserved: record.spec.port.is_some() && !self.relay.is_in_force(),
+            unserved: record.spec.port.is_some()
+                && record.spec.socket != SocketMode::Own
+                && !self.relay.is_in_force(),
             stalled_ms: workload.stalled_ms(now),
             progress_deadline_ms: record.spec.update.progress_deadline_ms,
             min_ready_ms: record.spec.update.min_ready_ms,

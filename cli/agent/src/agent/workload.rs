@@ -109,7 +109,7 @@ pub(super) mod tests {
 
     use mlctl_core::item::Digest;
     use mlctl_core::local_protocol::{
-        FileSpec, HealthSpec, LaterContent, Limits, SocketMode, UpdateSpec, WorkloadSpec,
+        FileSpec, HealthSpec, LaterContent, Limits, ProbeProtocol, SocketMode, UpdateSpec, WorkloadSpec,
     };
 
     use super::*;
@@ -127,6 +127,7 @@ pub(super) mod tests {
             socket: SocketMode::Relay,
             metrics_path: None,
             health: HealthSpec {
+                protocol: ProbeProtocol::Http,
                 startup: None,
                 live: None,
                 ready: None,
@@ -145,6 +146,8 @@ pub(super) mod tests {
                 progress_deadline_ms: 10_000,
             },
             limits: Limits::default(),
+            needs: Vec::new(),
+            while_needed: false,
         }
     }
 

@@ -164,7 +164,10 @@ impl Table {
     fn add(&self, front: Front, listener: TcpListener, failed: &mut BTreeMap<String, String>) {
         let routes = self.routes(front.backends);
         let socket = match front.mode {
-            SocketMode::Relay => Bound::Relay(tokio::spawn(forward::accept(listener, Arc::clone(&routes)))),
+            // A port that is its program's own is in no table.
+            SocketMode::Relay | SocketMode::Own => {
+                Bound::Relay(tokio::spawn(forward::accept(listener, Arc::clone(&routes))))
+            }
             SocketMode::Passed => match listener.into_std() {
                 Ok(listener) => Bound::Passed(listener),
                 Err(error) => {

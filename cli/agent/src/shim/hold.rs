@@ -268,6 +268,16 @@ async fn start(folder: &ReplicaFolder, spec: &ShimSpec, cgroup: Option<&Cgroup>)
                     .map_err(|e| format!("cannot read secret {secret} from {}: {e}", path.display()))?;
                 command.env(name, value.trim_end_matches('\n'))
             }
+            EnvSource::SecretText { secret, text } => {
+                let path = layout.secret_value(secret);
+                let value = std::fs::read_to_string(&path)
+                    .map_err(|e| format!("cannot read secret {secret} from {}: {e}", path.display()))?;
+                let text = text.replace("{secret}", &percent_encoded(value.trim_end_matches('\n')));
+                let file = folder.filled(name);
+                disk::write(&file, text.as_bytes(), disk::Durability::Process)
+                    .map_err(|e| format!("cannot write {}: {e}", file.display()))?;
+                command.env(name, file)
+            }
         };
     }
     let file = LogFile::open(folder.path()).map_err(|e| format!("cannot open the log: {e}"))?;
@@ -282,6 +292,20 @@ async fn start(folder: &ReplicaFolder, spec: &ShimSpec, cgroup: Option<&Cgroup>)
     let log = tokio::spawn(keep_log(reader.into(), file));
     let keeper = keeper.map(|(passed, socket)| tokio::spawn(relay::keep_socket(passed, socket)));
     Ok(Running { child, log, keeper })
+}
+
+/// Writes a value as it stands in a URL: everything but letters, digits and `-._~` as its bytes.
+fn percent_encoded(value: &str) -> String {
+    use std::fmt::Write as _;
+    value.bytes().fold(String::with_capacity(value.len()), |mut text, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "%{byte:02X}");
+        }
+        text
+    })
 }
 
 /// Signals the whole group; it may be gone already.
@@ -307,6 +331,12 @@ fn approximate(spec: &ShimSpec) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_in_a_url_ends_no_part_of_it() {
+        assert_eq!(percent_encoded("aZ9-._~"), "aZ9-._~");
+        assert_eq!(percent_encoded("p@ss:/w?#%é"), "p%40ss%3A%2Fw%3F%23%25%C3%A9");
+    }
 
     #[test]
     fn the_stop_signal_is_named_with_or_without_its_prefix() {

@@ -347,11 +347,18 @@ async fn secrets() {
     let mut spec = service("api", &["print-env=TOKEN"]);
     spec.env.insert("TOKEN".to_owned(), EnvSource::SecretValue("token".to_owned()));
     spec.env.insert("TOKEN_FILE".to_owned(), EnvSource::SecretFile("token".to_owned()));
+    let text = "redis://:{secret}@127.0.0.1:6379".to_owned();
+    let source = EnvSource::SecretText { secret: "token".to_owned(), text };
+    spec.env.insert("REDIS_URL_FILE".to_owned(), source);
     world.run(&spec, 1).await;
     let name = world.replicas().await[0].replica.name.clone();
     assert!(world.log(&name).contains("TOKEN=hush-hush"));
+    let filled = world.layout.replicas().join(&name).join("env-REDIS_URL_FILE");
+    assert_eq!(std::fs::read_to_string(&filled).unwrap(), "redis://:hush-hush@127.0.0.1:6379");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&filled).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
     for entry in std::fs::read_dir(world.layout.replicas().join(&name)).unwrap().flatten() {
-        if entry.file_name() != "log" && entry.path().is_file() {
+        if entry.file_name() != "log" && entry.path() != filled && entry.path().is_file() {
             let text = std::fs::read_to_string(entry.path()).unwrap();
             assert!(!text.contains("hush-hush"), "{}", entry.path().display());
         }

@@ -11,6 +11,7 @@ mod deaths;
 mod fixture;
 mod garbage;
 mod lifecycle;
+mod needs;
 mod rollouts;
 mod world;
 
@@ -34,7 +35,8 @@ fn main() -> ExitCode {
             }
         };
     }
-    let suites = [rollouts::trials(), lifecycle::trials(), deaths::trials(), garbage::trials()];
+    let suites =
+        [rollouts::trials(), lifecycle::trials(), deaths::trials(), garbage::trials(), needs::trials()];
     let trials = suites.into_iter().flatten().collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use mlctl_agent::Process;
 use mlctl_core::item::Digest;
 use mlctl_core::local_protocol::{
-    HealthSpec, Layout, Limits, PROTOCOL, ReplicaView, Request, Response, SocketMode, UpdateSpec,
-    WorkloadSpec, WorkloadView,
+    HealthSpec, Layout, Limits, PROTOCOL, ProbeProtocol, ReplicaView, Request, Response, SocketMode,
+    UpdateSpec, WorkloadSpec, WorkloadView,
 };
 use mlctl_core::ports::{Fence, LockRequest, TargetEvent};
 use mlctl_core::release::Operator;
@@ -291,6 +291,7 @@ pub fn service(name: &str, knobs: &[&str]) -> WorkloadSpec {
         socket: SocketMode::Relay,
         metrics_path: None,
         health: HealthSpec {
+            protocol: ProbeProtocol::Http,
             startup: None,
             live: Some("/live".to_owned()),
             ready: Some("/ready".to_owned()),
@@ -309,6 +310,8 @@ pub fn service(name: &str, knobs: &[&str]) -> WorkloadSpec {
             progress_deadline_ms: 60_000,
         },
         limits: Limits::default(),
+        needs: Vec::new(),
+        while_needed: false,
     }
 }
 

@@ -89,6 +89,12 @@ impl Layout {
         self.root.join("data")
     }
 
+    /// Where the server of a store keeps its data, when it is one of this machine's.
+    #[must_use]
+    pub fn server_data(&self, store: &str) -> PathBuf {
+        self.data().join(store)
+    }
+
     /// The folder of a secret's versions; `current` in it is the one in use.
     #[must_use]
     pub fn secret(&self, name: &str) -> PathBuf {

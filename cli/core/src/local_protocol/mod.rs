@@ -19,7 +19,8 @@ pub use message::{Request, Response};
 pub use state_file::StateChange;
 pub use view::{ReplicaView, WorkloadView};
 pub use workload::{
-    ArtifactRef, EnvSource, FileSpec, HealthSpec, LaterContent, Limits, SocketMode, UpdateSpec, WorkloadSpec,
+    ArtifactRef, EnvSource, FileSpec, HealthSpec, LaterContent, Limits, ProbeProtocol, SocketMode,
+    UpdateSpec, WorkloadSpec,
 };
 
 /// Raised whenever a message changes its meaning. A client that meets another number asks the agent to hand over.

@@ -41,6 +41,13 @@ pub struct WorkloadSpec {
     /// The most a replica may use.
     #[serde(default)]
     pub limits: Limits,
+    /// Workloads that its replicas cannot do without: none of them is stopped while a replica of this one is left.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<String>,
+    /// True when it runs only while another workload needs it: what a release stands on that is not in force, and may
+    /// be again. Makes no revision.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub while_needed: bool,
 }
 
 /// A program, or a folder of sources, kept by its digest.
@@ -62,6 +69,27 @@ pub enum EnvSource {
     SecretFile(String),
     /// The secret's value itself, for programs that cannot read files.
     SecretValue(String),
+    /// The path of a file that holds a text with the secret's value in it; the variable is then called NAME_FILE
+    /// already. Written anew at each start, beside the replica.
+    SecretText {
+        /// The secret.
+        secret: String,
+        /// The text; `{secret}` in it is the value as it stands in a URL.
+        text: String,
+    },
+}
+
+impl EnvSource {
+    /// Returns the secret it reads, if it reads one.
+    #[must_use]
+    pub const fn secret(&self) -> Option<&String> {
+        match self {
+            Self::Text(_) => None,
+            Self::SecretFile(secret) | Self::SecretValue(secret) | Self::SecretText { secret, .. } => {
+                Some(secret)
+            }
+        }
+    }
 }
 
 /// A file beside the replicas of a workload.
@@ -117,6 +145,27 @@ pub enum SocketMode {
     Relay,
     /// The listening socket itself, as descriptor 3 of every replica (LISTEN_FDS=1).
     Passed,
+    /// The program listens on the stable port itself: there is never more than one replica.
+    Own,
+}
+
+/// What a replica is asked by its probes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeProtocol {
+    /// HTTP requests of the paths; without a path, a TCP connect.
+    #[default]
+    Http,
+    /// A PostgreSQL server: whether it would let somebody log in.
+    Postgresql,
+    /// A Redis server: PING, as the user that may do nothing else.
+    Redis,
+}
+
+impl ProbeProtocol {
+    fn is_http(&self) -> bool {
+        *self == Self::Http
+    }
 }
 
 /// Probes. All times in milliseconds; paths are asked on the replica's own port.
@@ -125,6 +174,9 @@ pub enum SocketMode {
 /// to serve the same paths. Without a metrics port, being alive counts as ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthSpec {
+    /// In which language it is asked; the paths are HTTP's.
+    #[serde(default, skip_serializing_if = "ProbeProtocol::is_http")]
+    pub protocol: ProbeProtocol,
     /// Asked until it first succeeds; still failing after the grace restarts the replica.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub startup: Option<String>,

@@ -80,7 +80,11 @@ pub fn down(system: &str, target: &str, snapshot: &Snapshot, running: &Desired) 
             Change { item: id.clone(), op: Operand::Delete, differences: Vec::new(), replicas: None };
         step(format!("remove:{}", id.name), format!("remove {}", id.name), Write::Remove { id }, change)
     };
-    let steps = ids.into_iter().rev().filter(there).map(remove).collect();
+    // Last what they stand on, where it is processes too. What a store of another form keeps is no concern of this.
+    let is_running = |live: &crate::snapshot::Live| live.status.desired > 0;
+    let stores = snapshot.items.iter().filter(|(id, live)| id.kind == ItemKind::Store && is_running(live));
+    let stores = stores.map(|(id, _)| id.clone());
+    let steps = ids.into_iter().rev().chain(stores).filter(there).map(remove).collect();
     Ok(act("down", system, target, snapshot, steps))
 }
 

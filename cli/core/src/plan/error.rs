@@ -59,6 +59,16 @@ pub enum PlanError {
         /// The release that it is a rollback of.
         restores: Option<u32>,
     },
+    /// Some services cannot go back to other stores than the rest.
+    #[error(
+        "plan a rollback of single services to release {release}: it runs on {stores} stores, and the others would not"
+    )]
+    OtherStores {
+        /// The release.
+        release: u32,
+        /// How it has its stores.
+        stores: &'static str,
+    },
     /// There is no such release.
     #[error(
         "plan a rollback to release {release}: the target keeps no such release ({})",

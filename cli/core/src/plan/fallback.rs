@@ -37,7 +37,9 @@ pub(super) fn plan(
     let verified =
         input.releases.iter().filter(|r| r.state == ReleaseState::Verified && r.number != release.number);
     let Some(target) = verified.max_by_key(|r| r.number) else { return Ok((None, Vec::new())) };
-    if let Some(migration) = crossed(&release.desired, &target.desired) {
+    // On other stores the older release meets none of what the newer one's migrations leave.
+    let same_stores = release.desired.stores == target.desired.stores;
+    if let Some(migration) = crossed(&release.desired, &target.desired).filter(|_| same_stores) {
         let number = target.number;
         let why = format!("release {number} cannot read what migration {migration} leaves");
         return Ok((None, vec![barred(&why)]));

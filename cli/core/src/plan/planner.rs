@@ -371,14 +371,24 @@ pub fn rollback_desired(
             return Err(PlanError::NoSuchService { name: name.clone(), known });
         }
     }
+    // Services that read and write elsewhere than what they call: half a change of stores is none.
+    let other_stores = head.desired.stores != target.desired.stores;
+    if other_stores && !services.is_empty() {
+        return Err(PlanError::OtherStores { release: target.number, stores: target.desired.stores.word() });
+    }
     let goes_back = |item: &Item| {
         let tier = include_infrastructure || item.tier == Tier::Applications;
         let named = services.is_empty() || services.contains(&item.id.name);
-        tier && named && (services.is_empty() || item.id.kind == ItemKind::Workload)
+        // What the applications read and write is theirs: without its stores, the release would not be the same.
+        let theirs = other_stores && item.id.kind == ItemKind::Store;
+        theirs || tier && named && (services.is_empty() || item.id.kind == ItemKind::Workload)
     };
     let stays = head.desired.items.iter().filter(|item| !goes_back(item));
-    let returns = target.desired.items.iter().filter(|item| goes_back(item));
-    let desired = Desired { items: stays.chain(returns).cloned().collect() };
+    let is_lacking = |item: &Item| {
+        other_stores && item.id.kind == ItemKind::Secret && head.desired.get(&item.id).is_none()
+    };
+    let returns = target.desired.items.iter().filter(|item| goes_back(item) || is_lacking(item));
+    let desired = Desired { items: stays.chain(returns).cloned().collect(), stores: target.desired.stores };
     if head_runs && desired.digest() == head.desired.digest() {
         return Err(PlanError::AlreadyThere { release: target.number });
     }

@@ -31,6 +31,23 @@ pub enum StoreMode {
     Real,
 }
 
+impl StoreMode {
+    /// Returns the word of the command line.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::Real => "real",
+        }
+    }
+
+    /// Says whether nothing but files is needed.
+    #[must_use]
+    pub const fn is_embedded(&self) -> bool {
+        matches!(self, Self::Embedded)
+    }
+}
+
 /// One migration of a database and whether it is in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MigrationState {

@@ -31,7 +31,7 @@ pub(super) fn resolve(system: &System, input: &ReleaseInput) -> Desired {
         }
     }
     items.extend(system.services.iter().map(|(name, service)| workload(system, name, service, input)));
-    Desired { items }
+    Desired { items, stores: input.stores }
 }
 
 fn item(id: ItemId, payload: serde_json::Value) -> Item {

@@ -9,6 +9,7 @@ use mlctl_core::playbook::OnFailure;
 use mlctl_core::ports::{Artifact, BuildLine, Builder as _, MigrationFile, ReleaseInput, StoreMode};
 use mlctl_core::release::{Release, ReleaseState};
 use mlctl_core::system::System;
+use mlctl_stores::Dialect;
 use mlctl_stores::files::{dialect_folder, read};
 
 use super::{LockArgs, known, prepare};
@@ -34,9 +35,9 @@ pub(crate) struct DeployArgs {
     /// Only this phase, by name or number; may be repeated
     #[arg(long = "phase", value_name = "N|NAME")]
     phases: Vec<String>,
-    /// Where the stores come from
-    #[arg(long, value_enum, default_value_t)]
-    stores: StoresFrom,
+    /// Where the stores come from; as in the release that runs when left away, at first embedded
+    #[arg(long, value_enum)]
+    stores: Option<StoresFrom>,
     /// A name for the release
     #[arg(long, value_name = "TAG")]
     release: Option<String>,
@@ -66,13 +67,21 @@ pub(crate) struct DeployArgs {
 }
 
 /// Where the stores come from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum StoresFrom {
     /// The embedded adapters of the services
-    #[default]
     Embedded,
-    /// Servers found on the machine
+    /// PostgreSQL and Redis found on the machine, started under supervision
     Real,
+}
+
+impl From<StoresFrom> for StoreMode {
+    fn from(from: StoresFrom) -> Self {
+        match from {
+            StoresFrom::Embedded => Self::Embedded,
+            StoresFrom::Real => Self::Real,
+        }
+    }
 }
 
 /// What a failure leads to.
@@ -89,9 +98,6 @@ pub(super) async fn run(
     settings: &Settings,
     printer: &Printer,
 ) -> Result<ExitStatus, CommandError> {
-    if args.stores == StoresFrom::Real {
-        return Err(CommandError::not_yet("deploying with real stores (--stores real)"));
-    }
     let session = Session::open(settings, printer).await?;
     let images = images(&args.set_image, &session)?;
     // A dry run waits for nobody.
@@ -161,11 +167,17 @@ async fn make_plan(
 ) -> Result<Plan, CommandError> {
     let system = &session.system;
     let playbook = playbook(settings, printer, system, "deploy")?;
+    let head = session.releases(&session.observe().await?).await?.1;
+    let stores = stores_of(args.stores, head.as_ref());
+    if let (StoreMode::Real, Some(local)) = (stores, &session.target.local) {
+        // Before the build: it takes longer than anybody likes to wait for a no.
+        local.check_servers(system).await?;
+    }
     let input = ReleaseInput {
+        migrations: migrations(system, settings, stores)?,
         artifacts: build(system, settings, printer).await?,
-        migrations: migrations(system, settings)?,
         images,
-        stores: StoreMode::Embedded,
+        stores,
     };
     let desired = session.target.orchestrator.resolve(system, &input).await?;
     let snapshot = session.observe().await?;
@@ -201,8 +213,15 @@ async fn make_plan(
         next_number: session.target.releases.next_number().await?,
         selection: &selection,
     })?;
+    plan.warnings.extend(prepare::other_stores(head.as_ref(), &desired));
     prepare::prove_way_back(session, &mut plan).await?;
     Ok(plan)
+}
+
+/// Returns how the stores are to be had: as asked, else as the release that runs has them.
+fn stores_of(asked: Option<StoresFrom>, head: Option<&Release>) -> StoreMode {
+    let remembered = || head.map(|head| head.desired.stores).unwrap_or_default();
+    asked.map_or_else(remembered, StoreMode::from)
 }
 
 /// Builds what is stale, with progress, before anything is planned.
@@ -256,12 +275,24 @@ async fn build(
 fn migrations(
     system: &System,
     settings: &Settings,
+    stores: StoreMode,
 ) -> Result<BTreeMap<String, Vec<MigrationFile>>, CommandError> {
+    let (dialect, other) = match stores {
+        StoreMode::Embedded => (Dialect::Sqlite, Dialect::Postgres),
+        StoreMode::Real => (Dialect::Postgres, Dialect::Sqlite),
+    };
     let mut migrations = BTreeMap::new();
     for (name, service) in &system.services {
         let Some(folder) = &service.migrations else { continue };
         let base = settings.system_folder().join(folder);
-        let folder = dialect_folder(&base, mlctl_stores::Dialect::Sqlite);
+        let folder = dialect_folder(&base, dialect);
+        if folder == base && base.join(other.folder()).is_dir() {
+            let (there, lacking, word) = (other.folder(), dialect.folder(), stores.word());
+            let text =
+                format!("service {name}: {} has {there} migrations and no folder {lacking}", base.display());
+            let hint = format!("write them there, or deploy without `--stores {word}`");
+            return Err(CommandError::new(ExitStatus::InvalidInput, text).hint(hint));
+        }
         let files = read(&folder).map_err(|error| {
             let mut edge = CommandError::from(error);
             edge.text = format!("service {name}: {}", edge.text);

@@ -6,6 +6,7 @@ use std::path::Path;
 use mlctl_core::item::{Desired, ItemId, ItemKind};
 use mlctl_core::plan::{self, Difference, Operand, Plan, rows};
 use mlctl_core::ports::{ErrorKind, Write};
+use mlctl_core::release::Release;
 use mlctl_core::snapshot::Snapshot;
 use mlctl_core::steps::Action;
 
@@ -13,7 +14,7 @@ use super::ActArgs;
 use crate::conduct::Conduct;
 use crate::error::{CommandError, ExitStatus};
 use crate::input;
-use crate::output::{Printer, Style, Table, confirm};
+use crate::output::{Printer, Style, Table, confirm, report};
 use crate::session::Session;
 
 /// Asks the target how each live item differs from the desired one.
@@ -25,7 +26,13 @@ pub(super) async fn previews(
     let mut previews = BTreeMap::new();
     for item in &desired.items {
         let mut differences = session.target.orchestrator.preview(item).await?;
-        if item.id.kind == ItemKind::Migration && snapshot.get(&item.id).is_current() {
+        // A database that does not run yet, not any more or elsewhere is asked when its migrations are due.
+        let runs = |need: &ItemId| {
+            let live = snapshot.get(need);
+            live.is_current() && live.digest.as_ref() == desired.get(need).map(|item| &item.digest)
+        };
+        let reachable = item.needs.iter().all(runs);
+        if item.id.kind == ItemKind::Migration && snapshot.get(&item.id).is_current() && reachable {
             // The target knows that it was handed over; only the store knows what was taken back since.
             let states = session.target.stores.migrations(item).await?;
             let pending = states.iter().filter(|state| state.applied_at.is_none());
@@ -38,6 +45,19 @@ pub(super) async fn previews(
         previews.insert(item.id.clone(), differences);
     }
     Ok(previews)
+}
+
+/// Warns that data stays where it is, when a release has its stores elsewhere than the one that runs.
+pub(super) fn other_stores(head: Option<&Release>, desired: &Desired) -> Option<String> {
+    let (before, after) = (head?.desired.stores, desired.stores);
+    (before != after).then(|| {
+        format!(
+            "the services go from {} to {} stores, and data does not move: what they kept so far stays where it is, \
+             and is there again when they go back",
+            before.word(),
+            after.word()
+        )
+    })
 }
 
 /// Sees that the way back could be taken, and says so before anything is changed where it could not: a program that
@@ -117,6 +137,9 @@ pub(super) fn show(printer: &Printer, plan: &Plan) {
         None => String::new(),
     };
     printer.data(&format!("{count} {noun}{}{back}", release.unwrap_or_default()));
+    if let Some(text) = plan.release.as_ref().and_then(|release| report::stores(&release.desired)) {
+        printer.data(&text);
+    }
     plan.warnings.iter().for_each(|text| printer.warning(text));
 }
 

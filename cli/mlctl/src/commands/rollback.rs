@@ -5,14 +5,17 @@ use std::path::PathBuf;
 use clap::Args;
 use mlctl_core::item::ItemId;
 use mlctl_core::plan::{Operation, Plan, PlanError, PlanInput, Selection, plan, rollback_desired};
+use mlctl_core::playbook::{self, Action, AllWord, Apply, Class, ItemKind, Migrate, Order, Step};
 use mlctl_core::release::{Release, ReleaseState, default_rollback_target};
 use mlctl_core::status::Status;
+use mlctl_core::system::ServicePhase;
+use mlctl_core::system::units::TimeSpan;
 
 use super::{LockArgs, prepare};
 use crate::conduct::Conduct;
 use crate::error::{CommandError, ExitStatus};
 use crate::output::Printer;
-use crate::session::{Session, playbook};
+use crate::session::{self, Session};
 use crate::settings::Settings;
 
 /// Go back to the last release that passed verification, or to one by number
@@ -83,7 +86,11 @@ async fn make_plan(
     let head_runs = head.as_ref().is_none_or(|head| snapshot.strays(&head.desired).is_empty());
     let target = choose(args.to_revision, &releases, head.as_ref(), head_runs)?;
     let desired = rollback_desired(head.as_ref(), target, &args.services, args.include_infra, head_runs)?;
-    let playbook = playbook(settings, printer, &session.system, "rollback")?;
+    let mut playbook = session::playbook(settings, printer, &session.system, "rollback")?;
+    let other_stores = prepare::other_stores(head.as_ref(), &desired);
+    if let Some(phase) = playbook.phases.first_mut().filter(|_| other_stores.is_some()) {
+        phase.steps.splice(0..0, stores_steps());
+    }
     let operation = Operation {
         verb: "rollback".to_owned(),
         tag: None,
@@ -106,9 +113,33 @@ async fn make_plan(
         next_number: session.target.releases.next_number().await?,
         selection: &Selection::All,
     })?;
-    made.warnings.extend(unproven);
+    made.warnings.extend(unproven.into_iter().chain(other_stores));
     prepare::prove_way_back(session, &mut made).await?;
     Ok(made)
+}
+
+/// The steps that come first when the earlier release has its stores elsewhere: its services stand on them, and find
+/// there what the migrations of that release made.
+fn stores_steps() -> [Step; 2] {
+    let step = |id: &str, action| Step {
+        id: id.to_owned(),
+        action,
+        class: Class::Change,
+        verify: None,
+        on_failure: None,
+        timeout: None,
+        retries: 2,
+    };
+    let apply = Apply {
+        items: vec![ItemKind::Secrets, ItemKind::Stores],
+        phase: ServicePhase::Infrastructure,
+        order: Order::Needs,
+        width: 4,
+        stable_for: TimeSpan::from_secs(1),
+        deadline: Some(TimeSpan::from_secs(300)),
+    };
+    let migrate = Migrate { services: playbook::Selection::All(AllWord::All) };
+    [step("stores", Action::Apply(apply)), step("migrate", Action::Migrate(migrate))]
 }
 
 /// Chooses the release to go to; the head itself is refused where it runs as it should.

@@ -9,7 +9,7 @@ use mlctl_core::run::journal::{Entry, Replay};
 
 use crate::error::{CommandError, ExitStatus};
 use crate::lock::holder_sentence;
-use crate::output::report::{Lines, carry_on, summary};
+use crate::output::report::{self, Lines, carry_on, summary};
 use crate::output::{Printer, Style, Table};
 use crate::session::Session;
 use crate::settings::Settings;
@@ -195,7 +195,7 @@ async fn show(session: &Session, printer: &Printer, asked: &str) -> Result<ExitS
         lines.take(event);
         state.apply(event);
     }
-    summary(printer, &state, None, None);
+    summary(printer, &state, &report::Known::default());
     if state.finish.is_none() {
         let holder = session.target.orchestrator.lock_holder().await?;
         let at_work = holder.as_ref().map(|holder| holder.request.run.as_str());

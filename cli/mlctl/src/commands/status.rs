@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use mlctl_core::item::{ItemId, ItemKind};
-use mlctl_core::ports::Replica;
+use mlctl_core::ports::{Replica, StoreMode};
 use mlctl_core::release::{Release, ReleaseState};
 use mlctl_core::run::journal::Replay;
 use mlctl_core::snapshot::{Live, Snapshot};
@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::error::{CommandError, ExitStatus};
 use crate::lock::holder_sentence;
-use crate::output::report::{carry_on, to_the_second};
+use crate::output::report::{self, carry_on, to_the_second};
 use crate::output::{Printer, Style, Table};
 use crate::session::Session;
 use crate::settings::Settings;
@@ -48,6 +48,11 @@ struct Answer {
     target: String,
     release: Option<u32>,
     release_state: Option<&'static str>,
+    /// How the release has its stores: `embedded` or `real`.
+    stores: Option<StoreMode>,
+    /// The same in words, where they are not all embedded.
+    #[serde(skip)]
+    stores_shown: Option<String>,
     /// The newest release, where none is in force because it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     failed: Option<u32>,
@@ -113,6 +118,8 @@ async fn ask(args: &StatusArgs, session: &Session) -> Result<Answer, CommandErro
         target: session.target.name.clone(),
         release: snapshot.head.as_ref().map(|head| head.number),
         release_state: snapshot.head.as_ref().map(|head| head.state.word()),
+        stores: head.as_ref().map(|head| head.desired.stores),
+        stores_shown: head.as_ref().and_then(|head| report::stores(&head.desired)),
         failed: newest.map(|release| release.number),
         running,
         interrupted: interrupted.map(|replay| interrupted_sentence(&replay)),
@@ -136,7 +143,8 @@ fn interrupted_sentence(replay: &Replay) -> String {
 
 /// Says how many workloads are not as they should be, and which; none when all are.
 fn trouble(items: &[Line]) -> Option<String> {
-    let workloads = || items.iter().filter(|line| line.item.kind == ItemKind::Workload);
+    let runs = |line: &&Line| line.item.kind == ItemKind::Workload || line.desired > 0;
+    let workloads = || items.iter().filter(runs);
     let bad: Vec<&str> = workloads()
         .filter(|line| line.status != Status::Current || line.ready < line.desired)
         .map(|line| line.item.name.as_str())
@@ -191,6 +199,9 @@ fn show(args: &StatusArgs, printer: &Printer, answer: &Answer) {
     let trouble = trouble.map(|text| format!(", {}", printer.out_styles().paint(Style::Bad, &text)));
     let head = format!("{} on {}: {release}{}", answer.system, answer.target, trouble.unwrap_or_default());
     printer.data(&head);
+    if let Some(text) = &answer.stores_shown {
+        printer.data(text);
+    }
     if let Some(text) = &answer.interrupted {
         printer.data(&printer.out_styles().paint(Style::Warn, &printer.hint(text)));
     }

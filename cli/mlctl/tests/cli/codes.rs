@@ -138,7 +138,6 @@ async fn refused() {
         &["deploy", "--phase", "2"][..],
         &["rollback"],
         &["rollback", "--with-secrets"],
-        &["deploy", "--stores", "real"],
         &["dash"],
         &["down", "--purge"],
         &["loadtest", "http://192.0.2.7/"],

@@ -11,8 +11,9 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::connection::{Attempt, open_to_read, open_to_write, run_script};
 use super::consent::Consent;
-use super::history::{self, Record};
+use super::history;
 use crate::files::{down_file_name, up_file_name};
+use crate::history::{MEANWHILE, Record, after, next_pending, plan_back, states};
 use crate::migration::MigrationSet;
 
 /// The migrations of one service on one database. Its calls block.
@@ -30,15 +31,14 @@ type Violation = (String, Option<i64>, String, i64);
 impl Runner {
     /// Tells every migration and whether it is in. Creates nothing.
     pub(super) fn states(&self) -> Result<Vec<MigrationState>, StoreError> {
-        Ok(history::states(&self.set, &self.records()?))
+        Ok(states(&self.set, &self.records()?))
     }
 
     /// Applies what is pending; returns the versions applied.
     pub(super) fn migrate(&self, consent: &Consent) -> Result<Vec<u32>, StoreError> {
         let service = self.attempt(&self.set.service);
         // Without the write lock first: nothing to do must succeed while somebody writes.
-        let pending =
-            history::next_pending(&self.set, &self.records()?).map_err(|reason| service.refused(reason))?;
+        let pending = next_pending(&self.set, &self.records()?).map_err(|reason| service.refused(reason))?;
         if pending.is_none() {
             return Ok(Vec::new());
         }
@@ -50,7 +50,7 @@ impl Runner {
             let records = history::create(&transaction)
                 .and_then(|()| history::read(&transaction, &self.set.service))
                 .map_err(|e| after(&applied, service.failed(&e)))?;
-            let next = history::next_pending(&self.set, &records)
+            let next = next_pending(&self.set, &records)
                 .map_err(|reason| after(&applied, service.refused(reason)))?;
             let Some(file) = next else { return Ok(applied) };
             self.apply(transaction, file, consent).map_err(|error| after(&applied, error))?;
@@ -61,8 +61,8 @@ impl Runner {
     /// Takes back the newest `steps` applied migrations, newest first; returns the versions taken back.
     pub(super) fn roll_back(&self, steps: u32, consent: &Consent) -> Result<Vec<u32>, StoreError> {
         let service = self.attempt(&self.set.service);
-        // All steps are looked at before the first one acts: half a rollback helps nobody.
-        let planned = self.plan_back(&self.records()?, steps).map_err(|reason| service.refused(reason))?;
+        let planned =
+            plan_back(&self.set, &self.records()?, steps).map_err(|reason| service.refused(reason))?;
         if planned.is_empty() {
             return Ok(Vec::new());
         }
@@ -73,38 +73,12 @@ impl Runner {
             let records = history::read(&transaction, &self.set.service)
                 .map_err(|e| after(&taken_back, service.failed(&e)))?;
             if records.last().map(|record| record.version) != Some(file.version) {
-                let reason = "somebody else changed the history meanwhile: look at it and try again";
-                return Err(after(&taken_back, service.refused(reason)));
+                return Err(after(&taken_back, service.refused(MEANWHILE)));
             }
             self.take_back(transaction, file, down, consent).map_err(|error| after(&taken_back, error))?;
             taken_back.push(file.version);
         }
         Ok(taken_back)
-    }
-
-    /// Returns the migrations to take back with their way back, newest first.
-    fn plan_back(&self, records: &[Record], steps: u32) -> Result<Vec<(&MigrationFile, &str)>, String> {
-        history::check(&self.set, records)?;
-        let steps = usize::try_from(steps).unwrap_or(usize::MAX);
-        if steps > records.len() {
-            return Err(format!("{steps} steps back are asked for and {} are applied", records.len()));
-        }
-        let back = records.iter().rev().take(steps).map(|record| {
-            let file = self.set.file(record.version).ok_or_else(|| {
-                format!(
-                    "{:04}_{} is newer than this release: roll back with the release that brought it",
-                    record.version, record.name
-                )
-            })?;
-            let down = file.down.as_deref().ok_or_else(|| {
-                format!(
-                    "{:04}_{} has no way back: restore a backup, or add its .down.sql to the release",
-                    file.version, file.name
-                )
-            })?;
-            Ok((file, down))
-        });
-        back.collect()
     }
 
     fn apply(
@@ -185,16 +159,6 @@ fn commit(transaction: Transaction<'_>, attempt: &Attempt<'_>, consent: &Consent
 
 fn begin(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
     connection.transaction_with_behavior(TransactionBehavior::Immediate)
-}
-
-/// Adds to an error what had been done before it, since that stays done.
-fn after(done: &[u32], mut error: StoreError) -> StoreError {
-    if let [first, .., last] = done {
-        error.reason = format!("{} (numbers {first:04} to {last:04} are done and stay so)", error.reason);
-    } else if let [only] = done {
-        error.reason = format!("{} (number {only:04} is done and stays so)", error.reason);
-    }
-    error
 }
 
 fn violations(connection: &Connection) -> rusqlite::Result<BTreeSet<Violation>> {

@@ -1,10 +1,11 @@
 //! Writes, by kind of item.
 
-use mlctl_core::item::{Item, ItemId, ItemKind};
-use mlctl_core::local_protocol::{EnvSource, Request, Response};
+use mlctl_core::item::{Digest, Item, ItemId, ItemKind};
+use mlctl_core::local_protocol::{EnvSource, Request, Response, WorkloadSpec};
 use mlctl_core::ports::{Applied, ErrorKind, Fence, OrchestratorError, Result, Write};
 
 use super::items::{self, ItemRecord, LocalWorkload};
+use super::servers::LocalStore;
 use super::{Local, artifacts, files, lease, maintenance, secrets};
 
 const APPLY: &str = "apply";
@@ -16,6 +17,7 @@ impl Local {
             Write::Put { item, replicas } if item.id.kind == ItemKind::Workload => {
                 self.put_workload(item, *replicas, fence).await
             }
+            Write::Put { item, .. } if item.id.kind == ItemKind::Store => self.put_store(item, fence).await,
             Write::Put { item, .. } => {
                 lease::check(&self.client, APPLY, &item.id.to_string(), fence).await?;
                 self.put_static(item, fence).await
@@ -30,6 +32,10 @@ impl Local {
                 lease::check(&self.client, APPLY, &id.to_string(), fence).await?;
                 // What a secret or store holds stays on disk: it outlives releases. `down --purge` removes the folder.
                 let generation = self.note_removed(id, fence).await?;
+                if self.last_server(id)?.is_some() {
+                    let name = id.name.clone();
+                    self.ask_write(id, Request::Remove { fence, name }).await?;
+                }
                 Ok(Applied { generation })
             }
             Write::Scale { id, replicas } => {
@@ -74,11 +80,14 @@ impl Local {
                     self.roll_readers(name, version, fence).await?;
                 }
             }
-            // The embedded stores are files that their services make; what they need is the folder.
-            ItemKind::Store => files::make_folder(&self.layout.data())?,
             // Migrations run in a step of their own; here it is only known which ones the release has.
-            ItemKind::Config | ItemKind::Migration | ItemKind::Workload => {}
+            ItemKind::Config | ItemKind::Migration | ItemKind::Store | ItemKind::Workload => {}
         }
+        self.keep_static(item, fence).await
+    }
+
+    /// Keeps an item that the agent does not count the writes of, unless it is kept as it is.
+    async fn keep_static(&self, item: &Item, fence: Fence) -> Result<Applied> {
         let before = items::find(&self.layout, &item.id)?;
         if let Some(known) = before.as_ref().filter(|r| r.item.digest == item.digest && !r.removed) {
             return Ok(Applied { generation: known.generation });
@@ -89,6 +98,43 @@ impl Local {
         Ok(Applied { generation })
     }
 
+    /// Starts the server of a store. Where it has none any more, the one it had goes on for as long as somebody needs
+    /// it, and begins again should a release come back that does.
+    async fn put_store(&self, item: &Item, fence: Fence) -> Result<Applied> {
+        lease::check(&self.client, APPLY, &item.id.to_string(), fence).await?;
+        // The embedded ones are files that their services make; what they need is the folder.
+        files::make_folder(&self.layout.data())?;
+        let id = &item.id;
+        let put = async |spec, digest| {
+            let request = Request::Put { fence, digest, spec: Box::new(spec), replicas: 1 };
+            self.ask_write(id, request).await
+        };
+        match LocalStore::of(item, APPLY)?.server {
+            Some(spec) => {
+                // Kept first, as a workload is.
+                let applied = self.keep_static(item, fence).await?;
+                put(spec, item.digest.clone()).await?;
+                Ok(applied)
+            }
+            None => {
+                if let Some((mut spec, digest)) = self.last_server(id)? {
+                    spec.while_needed = true;
+                    put(spec, digest).await?;
+                }
+                self.keep_static(item, fence).await
+            }
+        }
+    }
+
+    /// Returns the server of a store as it was last written, removed or not, and the digest it was written as.
+    fn last_server(&self, id: &ItemId) -> Result<Option<(WorkloadSpec, Digest)>> {
+        let Some(record) = items::find(&self.layout, id)?.filter(|_| id.kind == ItemKind::Store) else {
+            return Ok(None);
+        };
+        let server = LocalStore::of(&record.item, APPLY)?.server;
+        Ok(server.map(|spec| (spec, record.item.digest)))
+    }
+
     /// Rolls every workload that reads a secret: a replica keeps the value it started with.
     async fn roll_readers(&self, secret: &str, version: u32, fence: Fence) -> Result<()> {
         for (id, record) in items::all(&self.layout)? {
@@ -96,10 +142,7 @@ impl Local {
                 continue;
             }
             let spec = LocalWorkload::of(&record.item, APPLY)?.spec;
-            let reads = spec.env.values().any(|source| match source {
-                EnvSource::SecretFile(name) | EnvSource::SecretValue(name) => name == secret,
-                EnvSource::Text(_) => false,
-            });
+            let reads = spec.env.values().filter_map(EnvSource::secret).any(|name| name == secret);
             if reads {
                 let (name, token) = (id.name.clone(), format!("secret {secret} version {version}"));
                 match self.ask_write(&id, Request::Restart { fence, name, token }).await {

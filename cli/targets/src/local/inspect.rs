@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures::future::join_all;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
-use mlctl_core::item::ItemId;
+use mlctl_core::item::{ItemId, ItemKind};
 use mlctl_core::local_protocol::{ReplicaView, Request, Response};
 use mlctl_core::ports::{
     ErrorKind, Inspector, LogLine, LogQuery, OrchestratorError, ProbeAnswer, ProbeRequest, Replica, Result,
@@ -16,6 +16,7 @@ use mlctl_core::secret::Secret;
 
 use super::items::{self, LocalWorkload};
 use super::routes::address;
+use super::servers::LocalStore;
 use super::{Local, lease, logs, secrets};
 use crate::probe::{METRICS_BYTES, get, probe};
 
@@ -28,8 +29,20 @@ impl Local {
         record.map(|record| LocalWorkload::of(&record.item, "read")).transpose()
     }
 
+    /// Returns the server of a store, which has replicas and logs as a workload has.
+    fn server(&self, name: &str) -> Result<Option<LocalWorkload>> {
+        let record = items::find(&self.layout, &ItemId::new(ItemKind::Store, name))?;
+        let Some(record) = record.filter(|record| !record.removed) else { return Ok(None) };
+        let server = LocalStore::of(&record.item, "read")?.server;
+        Ok(server.map(|spec| LocalWorkload { spec, source: None, gateway: false }))
+    }
+
     fn known(&self, operation: &'static str, name: &str) -> Result<LocalWorkload> {
-        self.workload(name)?.ok_or_else(|| {
+        let found = match self.workload(name)? {
+            None => self.server(name)?,
+            found => found,
+        };
+        found.ok_or_else(|| {
             let reason = "there is no such workload; `mlctl status` lists those there are";
             OrchestratorError::new(ErrorKind::NotFound, operation, format!("workload {name}"), reason)
         })

@@ -24,6 +24,7 @@ mod releases;
 mod resolve;
 mod routes;
 mod secrets;
+mod servers;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -37,7 +38,7 @@ use mlctl_core::local_protocol::Layout;
 use mlctl_core::plan::Difference;
 use mlctl_core::ports::{
     Applied, Fence, Lease, LockRequest, Observation, Orchestrator, OrchestratorError, ReleaseInput, Result,
-    Write,
+    StoreMode, Write,
 };
 use mlctl_core::secret::Secret;
 use mlctl_core::snapshot::Snapshot;
@@ -130,6 +131,19 @@ impl Local {
         removed.await.map_err(files::failed("remove", &root))
     }
 
+    /// Sees that this machine has the servers that real stores need; to be asked before a long build.
+    ///
+    /// # Errors
+    /// `Unavailable` for a program that is not there or of another version, with its Debian package.
+    pub async fn check_servers(&self, system: &System) -> Result<()> {
+        self.find_servers(system).await.map(drop)
+    }
+
+    async fn find_servers(&self, system: &System) -> Result<servers::Servers> {
+        let path = std::env::var("PATH").unwrap_or_default();
+        servers::find(&self.layout, system, &path).await
+    }
+
     fn note_write(&self) {
         self.written.send_modify(|count| *count += 1);
     }
@@ -156,7 +170,11 @@ fn remove_aside(root: &Path) -> std::io::Result<()> {
 #[async_trait]
 impl Orchestrator for Local {
     async fn resolve(&self, system: &System, input: &ReleaseInput) -> Result<Desired> {
-        resolve::resolve(&self.layout, system, input)
+        let servers = match input.stores {
+            StoreMode::Embedded => servers::Servers::new(),
+            StoreMode::Real => self.find_servers(system).await?,
+        };
+        resolve::resolve(&self.layout, system, input, &servers)
     }
 
     async fn observe(&self) -> Result<Snapshot> {

@@ -10,6 +10,7 @@ use mlctl_core::snapshot::{Live, Snapshot};
 use mlctl_core::status::{Cause, Status, WorkloadStatus};
 
 use super::items::{self, ItemRecord};
+use super::servers::LocalStore;
 use super::{Local, lease, secrets};
 
 impl Local {
@@ -21,11 +22,16 @@ impl Local {
         }
         for (id, record) in items::all(&self.layout)? {
             if id.kind != ItemKind::Workload {
-                snapshot.items.insert(id, live_static(&self.layout, &record)?);
+                snapshot.items.insert(id, self.live_store(&record, None)?);
             }
         }
         for view in self.workloads().await? {
-            snapshot.items.insert(ItemId::workload(&view.name), live_workload(&view));
+            let store = ItemId::new(ItemKind::Store, &view.name);
+            match items::find(&self.layout, &store)? {
+                // Of one that is a file by now, the server that may still run is no item.
+                Some(record) => drop(snapshot.items.insert(store, self.live_store(&record, Some(&view))?)),
+                None => drop(snapshot.items.insert(ItemId::workload(&view.name), live_workload(&view))),
+            }
         }
         snapshot.head = self.head()?;
         snapshot.overrides = self.overrides_in_force()?;
@@ -40,17 +46,49 @@ impl Local {
     }
 
     /// Tells the items without replicas among those asked for, absent ones too.
-    pub(super) fn statics(&self, ids: &[ItemId]) -> Result<BTreeMap<ItemId, Live>> {
+    pub(super) async fn statics(&self, ids: &[ItemId]) -> Result<BTreeMap<ItemId, Live>> {
         let mut lives = BTreeMap::new();
+        let mut views = None;
         for id in ids.iter().filter(|id| id.kind != ItemKind::Workload) {
-            let record = items::find(&self.layout, id)?.filter(|record| !record.removed);
-            let live = match record {
-                Some(record) => live_static(&self.layout, &record)?,
-                None => Live::missing(),
+            let live = match items::find(&self.layout, id)? {
+                Some(record) if id.kind == ItemKind::Store => {
+                    if views.is_none() && LocalStore::of(&record.item, "observe")?.server.is_some() {
+                        views = Some(self.workloads().await?);
+                    }
+                    let mut views = views.iter().flatten();
+                    self.live_store(&record, views.find(|view| view.name == id.name && !view.gone))?
+                }
+                Some(record) if !record.removed => live_static(&self.layout, &record)?,
+                _ => Live::missing(),
             };
             lives.insert(id.clone(), live);
         }
         Ok(lives)
+    }
+
+    /// Tells an item without replicas that may be a store: one with a server is as the agent sees that.
+    fn live_store(&self, record: &ItemRecord, view: Option<&WorkloadView>) -> Result<Live> {
+        let is_server = record.item.id.kind == ItemKind::Store
+            && LocalStore::of(&record.item, "observe")?.server.is_some();
+        Ok(match (is_server, view) {
+            (false, _) if record.removed => Live::missing(),
+            (false, _) => live_static(&self.layout, record)?,
+            (true, None) => Live { generation: record.generation, ..Live::missing() },
+            (true, Some(view)) => live_server(record, view),
+        })
+    }
+}
+
+/// Tells a store's server. Its generation counts what was asked of the item; the agent has seen that once its own view
+/// is of the same digest.
+fn live_server(record: &ItemRecord, view: &WorkloadView) -> Live {
+    let seen = view.digest == record.item.digest && view.observed_generation >= view.generation;
+    Live {
+        digest: Some(view.digest.clone()).filter(|_| !record.removed),
+        generation: record.generation,
+        observed_generation: record.generation - u64::from(!seen && !record.removed),
+        replicas: None,
+        status: view.status.clone(),
     }
 }
 

@@ -9,6 +9,7 @@ use mlctl_core::ports::Result;
 use serde_json::Value;
 
 use super::items::{self, LocalWorkload};
+use super::servers::LocalStore;
 use super::{Local, artifacts, secrets};
 
 /// A variable that only repeats the digest: no difference of its own.
@@ -46,8 +47,29 @@ fn fields(item: &Item) -> Result<BTreeMap<String, String>> {
         return Ok(workload(&LocalWorkload::of(item, "preview")?.spec));
     }
     let mut fields = BTreeMap::new();
+    if item.id.kind == ItemKind::Store
+        && let Some(spec) = LocalStore::of(item, "preview")?.server
+    {
+        return Ok(server(&spec));
+    }
     flatten("", &item.payload, &mut fields);
     Ok(fields)
+}
+
+/// The fields of a store's server: what runs, where, with which settings.
+fn server(spec: &WorkloadSpec) -> BTreeMap<String, String> {
+    let mut fields = BTreeMap::new();
+    let programs = spec.argv.iter().skip_while(|word| *word != "--programs").nth(1);
+    fields.extend(programs.map(|folder| ("programs".to_owned(), folder.clone())));
+    fields.extend(spec.port.map(|port| ("address".to_owned(), super::routes::address(port))));
+    for line in spec.files.iter().flat_map(|file| file.content.lines()) {
+        let (name, value) = line.split_once(' ').unwrap_or((line, ""));
+        let value = value.trim_start_matches("= ").trim_matches('\'').to_owned();
+        let known = fields.entry(format!("settings.{name}")).or_default();
+        // Settings that are told by several lines.
+        *known = if known.is_empty() { value } else { format!("{known} {value}") };
+    }
+    fields
 }
 
 fn compare(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Vec<Difference> {
@@ -75,6 +97,7 @@ fn workload(spec: &WorkloadSpec) -> BTreeMap<String, String> {
             EnvSource::Text(text) => text.clone(),
             EnvSource::SecretFile(secret) => format!("*** (file of secret {secret})"),
             EnvSource::SecretValue(secret) => format!("*** (secret {secret})"),
+            EnvSource::SecretText { text, .. } => text.replace("{secret}", "***"),
         };
         fields.insert(format!("env.{name}"), text);
     }

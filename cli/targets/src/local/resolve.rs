@@ -4,43 +4,78 @@ use std::collections::BTreeMap;
 
 use mlctl_core::item::{Desired, Digest, Item, ItemId, ItemKind, ReplicaRange, Tier};
 use mlctl_core::local_protocol::{
-    ArtifactRef, EnvSource, FileSpec, HealthSpec, Layout, Limits, SocketMode, UpdateSpec, WorkloadSpec,
+    ArtifactRef, EnvSource, FileSpec, HealthSpec, Layout, Limits, ProbeProtocol, SocketMode, UpdateSpec,
+    WorkloadSpec,
 };
-use mlctl_core::ports::{ErrorKind, OrchestratorError, ReleaseInput, Result, StoreMode};
+use mlctl_core::ports::{ErrorKind, OrchestratorError, ReleaseInput, Result};
 use mlctl_core::system::{
-    EnvValue, SecretForm, Service, ServicePhase, Signal, Socket, Store, StoreKind, System,
+    EnvValue, Generate, SecretForm, Service, ServicePhase, Signal, Socket, Store, StoreKind, System,
 };
 use serde_json::{Value, json};
 
 use super::items::LocalWorkload;
 use super::routes::{self, ROUTES_FILE, address};
 use super::secrets::SecretPlan;
+use super::servers::{self, LocalStore, Servers};
 
 /// Turns a system into items.
-pub(super) fn resolve(layout: &Layout, system: &System, input: &ReleaseInput) -> Result<Desired> {
-    if input.stores == StoreMode::Real {
-        let reason = "this build has the embedded stores only: leave `--stores real` away";
-        return Err(OrchestratorError::new(ErrorKind::Unsupported, "resolve", system.name.clone(), reason));
-    }
+pub(super) fn resolve(
+    layout: &Layout,
+    system: &System,
+    input: &ReleaseInput,
+    servers: &Servers,
+) -> Result<Desired> {
     let namespace = ItemId::new(ItemKind::Namespace, &system.name);
     let mut items = vec![plain(namespace, json!({ "name": system.name }))];
     for (name, secret) in &system.secrets {
         let plan = SecretPlan { generate: secret.generate, env: secret.env.clone() };
         items.push(plain(ItemId::new(ItemKind::Secret, name), to_value(&plan)));
     }
-    for (name, store) in &system.stores {
-        let payload = json!({ "kind": store.kind, "embedded": url(layout, name, store) });
-        items.push(plain(ItemId::new(ItemKind::Store, name), payload));
+    for store in servers.keys() {
+        let plan = SecretPlan { generate: Generate::Token, env: None };
+        items.push(plain(ItemId::new(ItemKind::Secret, servers::password(store)), to_value(&plan)));
     }
+    for (name, store) in &system.stores {
+        items.push(store_item(layout, system, name, store, servers)?);
+    }
+    let whole = Whole { layout, system, input, servers };
     for (name, service) in &system.services {
-        if let Some(item) = migration(layout, system, name, service, input)? {
+        if let Some(item) = migration(&whole, name, service)? {
             items.push(item);
         }
     }
     for (name, service) in &system.services {
-        items.push(workload(system, name, service, input)?);
+        items.push(workload(&whole, name, service)?);
     }
-    Ok(Desired { items })
+    Ok(Desired { items, stores: input.stores })
+}
+
+/// What all items of a system are made from.
+struct Whole<'a> {
+    layout: &'a Layout,
+    system: &'a System,
+    input: &'a ReleaseInput,
+    servers: &'a Servers,
+}
+
+/// A store: a file that its services make, or a server of this machine.
+fn store_item(
+    layout: &Layout,
+    system: &System,
+    name: &str,
+    store: &Store,
+    servers: &Servers,
+) -> Result<Item> {
+    let server =
+        servers.get(name).map(|server| servers::spec(system, name, store, server)).transpose()?.flatten();
+    let embedded = if server.is_some() { None } else { url(layout, name, store) };
+    let deadline = server.as_ref().map(|spec| spec.update.progress_deadline_ms);
+    let secret = server.as_ref().map(|_| ItemId::new(ItemKind::Secret, servers::password(name)));
+    let payload = LocalStore { kind: store.kind, embedded, server };
+    let mut item = plain(ItemId::new(ItemKind::Store, name), to_value(&payload));
+    item.needs.extend(secret);
+    item.progress_deadline_ms = deadline;
+    Ok(item)
 }
 
 fn to_value<T: serde::Serialize>(value: &T) -> Value {
@@ -69,36 +104,40 @@ fn url(layout: &Layout, name: &str, store: &Store) -> Option<String> {
 }
 
 /// The migrations of a service and the store they are for: the one relational store it refers to.
-fn migration(
-    layout: &Layout,
-    system: &System,
-    name: &str,
-    service: &Service,
-    input: &ReleaseInput,
-) -> Result<Option<Item>> {
+fn migration(whole: &Whole<'_>, name: &str, service: &Service) -> Result<Option<Item>> {
+    let Whole { layout, system, input, servers } = whole;
     let Some(files) = input.migrations.get(name).filter(|files| !files.is_empty()) else { return Ok(None) };
     let used = service.env.values().filter_map(|value| match value {
         EnvValue::Store { store } => Some(store),
         _ => None,
     });
-    let Some((store, url)) = used
-        .chain(&service.needs)
-        .find_map(|store| Some((store, url(layout, store, system.stores.get(store)?)?)))
+    let address = |store: &String| {
+        let known = system.stores.get(store).filter(|known| known.kind == StoreKind::Postgresql)?;
+        match servers.get(store) {
+            Some(server) => Some(servers::shown_url(system, known.kind, server)),
+            None => url(layout, store, known),
+        }
+    };
+    let Some((store, url)) = used.chain(&service.needs).find_map(|store| Some((store, address(store)?)))
     else {
         let reason =
             "it has migrations and refers to no store of kind postgresql: add one to its `env` or `needs`";
         let subject = format!("service {name}");
         return Err(OrchestratorError::new(ErrorKind::Invalid, "resolve", subject, reason));
     };
-    let payload = json!({ "service": name, "url": url, "files": files });
+    let mut payload = json!({ "service": name, "url": url, "files": files });
+    if servers.contains_key(store) {
+        payload["password"] = json!(servers::password(store));
+    }
     let mut item = plain(ItemId::new(ItemKind::Migration, name), payload);
     item.tier = Tier::Applications;
     item.needs = vec![ItemId::new(ItemKind::Store, store)];
     Ok(Some(item))
 }
 
-fn workload(system: &System, name: &str, service: &Service, input: &ReleaseInput) -> Result<Item> {
-    let (mut spec, source) = spec(system, name, service, input)?;
+fn workload(whole: &Whole<'_>, name: &str, service: &Service) -> Result<Item> {
+    let Whole { system, input, .. } = whole;
+    let (mut spec, source) = spec(whole, name, service)?;
     // The digest is over what makes a revision: no live file, no count, no path of the build.
     let mut fixed = spec.clone();
     fixed.files.retain(|file| !file.live);
@@ -118,10 +157,7 @@ fn workload(system: &System, name: &str, service: &Service, input: &ReleaseInput
     if input.migrations.get(name).is_some_and(|files| !files.is_empty()) {
         needs.push(ItemId::new(ItemKind::Migration, name));
     }
-    let secrets = spec.env.values().filter_map(|value| match value {
-        EnvSource::SecretFile(secret) | EnvSource::SecretValue(secret) => Some(secret),
-        EnvSource::Text(_) => None,
-    });
+    let secrets = spec.env.values().filter_map(EnvSource::secret);
     needs.extend(secrets.map(|secret| ItemId::new(ItemKind::Secret, secret)));
     needs.dedup();
 
@@ -148,11 +184,11 @@ fn workload(system: &System, name: &str, service: &Service, input: &ReleaseInput
 }
 
 fn spec(
-    system: &System,
+    whole: &Whole<'_>,
     name: &str,
     service: &Service,
-    input: &ReleaseInput,
 ) -> Result<(WorkloadSpec, Option<std::path::PathBuf>)> {
+    let Whole { system, input, servers, .. } = whole;
     let invalid = |reason: &str| {
         let subject = format!("service {name}");
         OrchestratorError::new(ErrorKind::Invalid, "resolve", subject, reason.to_owned())
@@ -196,7 +232,7 @@ fn spec(
         argv,
         artifact,
         directory,
-        env: environment(system, service),
+        env: environment(system, service, servers),
         files,
         port: Some(service.port),
         socket: match service.socket {
@@ -210,13 +246,22 @@ fn spec(
             cpu_millis: service.resources.limits.cpu.map(|cpu| u64::from(cpu.millis())),
             memory_bytes: service.resources.limits.memory.map(|memory| memory.bytes()),
         },
+        needs: servers.keys().filter(|store| uses(service, store)).cloned().collect(),
+        while_needed: false,
     };
     Ok((spec, built.map(|artifact| artifact.path.clone())))
+}
+
+/// Says whether a service reads or writes a store.
+fn uses(service: &Service, store: &String) -> bool {
+    let named = |value: &EnvValue| matches!(value, EnvValue::Store { store: named } if named == store);
+    service.needs.contains(store) || service.env.values().any(named)
 }
 
 fn health(service: &Service) -> HealthSpec {
     let health = &service.health;
     HealthSpec {
+        protocol: ProbeProtocol::Http,
         startup: health.startup.clone(),
         live: health.live.clone(),
         ready: health.ready.clone(),
@@ -247,7 +292,7 @@ fn update(service: &Service) -> UpdateSpec {
 }
 
 /// The variables of a service: its own, then what every program may want to know and has not set itself.
-fn environment(system: &System, service: &Service) -> BTreeMap<String, EnvSource> {
+fn environment(system: &System, service: &Service, servers: &Servers) -> BTreeMap<String, EnvSource> {
     let mut env = BTreeMap::new();
     for (name, value) in &service.env {
         match value {
@@ -259,6 +304,13 @@ fn environment(system: &System, service: &Service) -> BTreeMap<String, EnvSource
             }
             EnvValue::Secret { secret, form: SecretForm::Env } => {
                 env.insert(name.clone(), EnvSource::SecretValue(secret.clone()));
+            }
+            // Its address holds a password, so it is told by a file.
+            EnvValue::Store { store } if servers.contains_key(store) => {
+                let (known, server) = (&system.stores[store], &servers[store]);
+                let text = servers::url(system, known.kind, server);
+                let source = EnvSource::SecretText { secret: servers::password(store), text };
+                env.insert(format!("{name}_FILE"), source);
             }
             // A store without an address of its own is reached through the data folder; its variable is left out.
             EnvValue::Store { store } => {

@@ -40,7 +40,7 @@ impl Local {
         }
         let statics: Vec<ItemId> = ids.iter().filter(|id| id.kind != ItemKind::Workload).cloned().collect();
         if !statics.is_empty() {
-            self.statics(&statics)?;
+            self.statics(&statics).await?;
             tokio::spawn(self.clone().watch_statics(statics, tell));
         }
         let stream = futures::stream::unfold(read, async |mut read| Some((read.recv().await?, read)));
@@ -92,7 +92,7 @@ impl Local {
         let mut written = self.written.subscribe();
         let mut told: BTreeMap<ItemId, Live> = BTreeMap::new();
         loop {
-            match self.statics(&ids) {
+            match self.statics(&ids).await {
                 Ok(lives) => {
                     for (id, live) in lives {
                         if told.get(&id) != Some(&live) {

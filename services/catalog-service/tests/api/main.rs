@@ -5,5 +5,7 @@
 mod erasure;
 mod events;
 mod items;
+mod once;
+mod outage;
 mod products;
 mod running;

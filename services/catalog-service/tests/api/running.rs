@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::http::Method;
 use catalog_service::{Config, IDENTITY, RunError};
 use jiff::Timestamp;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use service_kit::clock::ManualClock;
 use service_kit::eventlog::{EventLog, Headers, ML_EVENTS, NewRecord, Record};
@@ -20,6 +21,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// What several replicas share: the folder of the stores, the keys, the time.
 pub struct System {
     folder: TempDir,
+    mongodb: Option<SecretString>,
     identity: TestIdentity,
     clock: Clock,
     pub hand: ManualClock,
@@ -32,24 +34,38 @@ impl System {
         let (clock, hand) = Clock::manual(Timestamp::now());
         let identity = TestIdentity::new(clock.clone()).unwrap();
         let log = EventLog::open(folder.path(), clock.clone()).await.unwrap();
-        Self { folder, identity, clock, hand, log }
+        Self { folder, mongodb: None, identity, clock, hand, log }
+    }
+
+    /// The same with the documents on a server.
+    pub async fn on_mongodb(url: &SecretString) -> Self {
+        Self { mongodb: Some(url.clone()), ..Self::new().await }
     }
 
     /// Starts a replica and waits until it is ready.
     pub async fn start(&self) -> Replica {
-        let environment = Environment::of([
+        let replica = self.start_unready().await;
+        replica.0.ready(LIMIT).await.unwrap();
+        replica
+    }
+
+    /// Starts a replica whose store may be away.
+    pub async fn start_unready(&self) -> Replica {
+        let mut environment = Environment::of([
             ("EMBEDDED_DIR", self.folder.path().to_str().unwrap()),
             ("INTERNAL_TOKEN", "internal-secret"),
             ("USER_SERVICE_URL", "http://127.0.0.1:9"),
             ("DRAIN_SECONDS", "0"),
         ]);
+        if let Some(url) = &self.mongodb {
+            environment = environment.with("MONGODB_URL", url.expose_secret());
+        }
         let mut config = Config::from_environment(IDENTITY, &environment).unwrap();
         config.clock = self.clock.clone();
         config.verifier = self.identity.verifier();
         let running = Running::start(|listener, shutdown| catalog_service::run(config, listener, shutdown))
             .await
             .unwrap();
-        running.ready(LIMIT).await.unwrap();
         Replica(running)
     }
 
@@ -58,6 +74,11 @@ impl System {
         let id = Uuid::new_v4();
         let bearer = self.identity.bearer(id, tenant).unwrap();
         User { id, tenant: tenant.to_owned(), bearer: Arc::from(bearer), client: replica.0.client().unwrap() }
+    }
+
+    /// The same user with a token of this moment.
+    pub fn renewed(&self, user: &User) -> User {
+        User { bearer: Arc::from(self.identity.bearer(user.id, &user.tenant).unwrap()), ..user.clone() }
     }
 
     /// Waits until the log holds `count` events, and checks that it holds no more.
@@ -113,6 +134,11 @@ impl Replica {
         client.call(Method::DELETE, &path, &headers, axum::body::Bytes::new()).await.unwrap().status.as_u16()
     }
 
+    /// The status of a health route.
+    pub async fn status(&self, path: &str) -> u16 {
+        self.0.client().unwrap().get(path, &[]).await.unwrap().status.as_u16()
+    }
+
     /// An answer to a request without any token.
     pub async fn get_anonymously(&self, path: &str) -> (u16, Value) {
         let answer = self.0.client().unwrap().get(path, &[]).await.unwrap();
@@ -148,6 +174,14 @@ impl User {
 
     pub async fn post(&self, body: &Value) -> (u16, Value) {
         self.call(Method::POST, "/products", body).await
+    }
+
+    /// Makes a product under an idempotency key; answers status, whether it was answered before, and body.
+    pub async fn post_once(&self, body: &Value, key: &str) -> (u16, bool, Value) {
+        let headers = [("authorization", &*self.bearer), ("idempotency-key", key)];
+        let answer = self.client.send_json(Method::POST, "/products", &headers, body).await.unwrap();
+        let replayed = answer.headers.get("idempotent-replayed").is_some_and(|value| value == "true");
+        (answer.status.as_u16(), replayed, answer.json().unwrap())
     }
 
     pub async fn put(&self, id: &str, body: &Value) -> (u16, Value) {

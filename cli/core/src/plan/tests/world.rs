@@ -168,7 +168,7 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
 }
 
 pub(super) fn items(text: &str) -> Desired {
-    Desired { items: lines(text).map(item).collect() }
+    Desired { items: lines(text).map(item).collect(), ..Desired::default() }
 }
 
 fn named(word: &str) -> (ItemId, u32) {

@@ -6,6 +6,7 @@ mod github;
 mod json;
 mod lines;
 mod progress;
+mod stores;
 mod summary;
 mod words;
 
@@ -14,7 +15,8 @@ pub use github::GitHub;
 pub use json::{Json, nothing_to_do};
 pub use lines::Lines;
 pub use progress::Progress;
-pub use summary::summary;
+pub use stores::stores;
+pub use summary::{Known, summary};
 pub use words::{carry_on, duration, item_line, to_the_second};
 
 use mlctl_core::event::EventSink;

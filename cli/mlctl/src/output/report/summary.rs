@@ -13,9 +13,19 @@ use super::words::{carry_on, duration};
 use crate::output::text::{SHOWN, shortened};
 use crate::output::{Printer, Style, Table, endpoint_table, gate_table};
 
-/// Prints the summary of a finished run as data; nothing for `-o json`, whose last event is the summary. `unverified` is
-/// the release that the run had no means to verify.
-pub fn summary(printer: &Printer, state: &RunState, front: Option<&str>, unverified: Option<u32>) {
+/// What a summary says beyond what the run's events tell.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// The public front's base URL.
+    pub front: Option<String>,
+    /// The release that the run had no means to verify.
+    pub unverified: Option<u32>,
+    /// How the release has its stores, where they are not all embedded.
+    pub stores: Option<String>,
+}
+
+/// Prints the summary of a finished run as data; nothing for `-o json`, whose last event is the summary.
+pub fn summary(printer: &Printer, state: &RunState, known: &Known) {
     let Some(finish) = state.finish.as_ref().filter(|_| !printer.is_json()) else { return };
     let styles = printer.out_styles();
     let style = match finish.outcome {
@@ -38,7 +48,10 @@ pub fn summary(printer: &Printer, state: &RunState, front: Option<&str>, unverif
     if let Some(head) = finish.head.filter(|_| state.operation != "down") {
         printer.data(&format!("  running: release {head}"));
     }
-    if let Some(number) = unverified.filter(|_| finish.outcome == RunOutcome::Succeeded) {
+    if let Some(stores) = known.stores.as_ref().filter(|_| finish.outcome == RunOutcome::Succeeded) {
+        printer.data(&format!("  {stores}"));
+    }
+    if let Some(number) = known.unverified.filter(|_| finish.outcome == RunOutcome::Succeeded) {
         let how = printer.hint("`mlctl deploy --phase verification` proves it");
         printer.data(&format!("  not verified: nothing has proven release {number} yet; {how}"));
     }
@@ -48,7 +61,7 @@ pub fn summary(printer: &Printer, state: &RunState, front: Option<&str>, unverif
     gates(printer, state, finish.outcome);
     load(printer, state);
     serving(printer, state);
-    for hint in next(state, front) {
+    for hint in next(state, known.front.as_deref()) {
         printer.data(&printer.hint(&hint));
     }
 }

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use mlctl_core::ports::{Artifact, MigrationFile};
+use mlctl_core::ports::{Artifact, MigrationFile, StoreMode};
 use mlctl_core::system::SystemFile;
 
 use super::*;
@@ -63,7 +63,7 @@ fn input(folder: &std::path::Path) -> ReleaseInput {
 }
 
 fn resolved(text: &str) -> Desired {
-    resolve(&Layout::new("/state"), &system(text), &input(&PathBuf::from("/out"))).unwrap()
+    resolve(&Layout::new("/state"), &system(text), &input(&PathBuf::from("/out")), &Servers::new()).unwrap()
 }
 
 fn spec_of(desired: &Desired, name: &str) -> WorkloadSpec {
@@ -77,6 +77,7 @@ fn texts(spec: &WorkloadSpec, names: &[&str]) -> Vec<Option<String>> {
             EnvSource::Text(text) => Some(text.clone()),
             EnvSource::SecretFile(secret) => Some(format!("file of {secret}")),
             EnvSource::SecretValue(secret) => Some(format!("value of {secret}")),
+            EnvSource::SecretText { secret, text } => Some(format!("{text} with {secret}")),
         })
         .collect()
 }
@@ -177,14 +178,50 @@ fn only_what_rolls_a_workload_changes_its_digest() {
 #[test]
 fn what_this_target_cannot_run_is_refused_by_name() {
     let layout = Layout::new("/state");
-    let nothing_built = resolve(&layout, &system(SYSTEM), &ReleaseInput::default()).unwrap_err();
+    let nothing_built =
+        resolve(&layout, &system(SYSTEM), &ReleaseInput::default(), &Servers::new()).unwrap_err();
     assert_eq!(
         nothing_built.to_string(),
         "resolve service front: artifact_missing: nothing was built for it"
     );
     let image_only = "apiVersion: mlctl/v1\nsystem: s\nservices: {a: {image: x, port: 1234}}\n";
-    let error = resolve(&layout, &system(image_only), &ReleaseInput::default()).unwrap_err();
+    let error = resolve(&layout, &system(image_only), &ReleaseInput::default(), &Servers::new()).unwrap_err();
     assert!(error.to_string().contains("runs no images"), "{error}");
-    let real = ReleaseInput { stores: StoreMode::Real, ..ReleaseInput::default() };
-    assert_eq!(resolve(&layout, &system(image_only), &real).unwrap_err().kind, ErrorKind::Unsupported);
+}
+
+#[test]
+fn with_servers_addresses_are_files_with_a_password_that_no_item_holds() {
+    let system = system(SYSTEM);
+    let server = |port| servers::Server { programs: "/usr/bin".into(), port };
+    let names = system.stores.iter().filter(|(_, store)| servers::kind_word(store.kind).is_some());
+    let servers: Servers =
+        names.zip(15_000..).map(|((name, _), port)| (name.clone(), server(port))).collect();
+    let input = ReleaseInput { stores: StoreMode::Real, ..input(&PathBuf::from("/out")) };
+    let desired = resolve(&Layout::new("/state"), &system, &input, &servers).unwrap();
+    assert_eq!(desired.stores, StoreMode::Real);
+    for name in servers.keys() {
+        let secret = ItemId::new(ItemKind::Secret, servers::password(name));
+        assert!(desired.get(&secret).is_some(), "{name}");
+        let item = desired.get(&ItemId::new(ItemKind::Store, name)).unwrap();
+        assert_eq!(item.needs, [secret]);
+        assert!(LocalStore::of(item, "test").unwrap().server.is_some());
+    }
+    // What it reads, under the name with _FILE, and what it needs to be there first and last.
+    let (api, port) = (spec_of(&desired, "api"), servers["pg"].port);
+    let Some(EnvSource::SecretText { secret, text }) = api.env.get("DATABASE_URL_FILE") else {
+        panic!("{:?}", api.env);
+    };
+    assert_eq!(
+        (secret.as_str(), text.as_str()),
+        ("pg.password", format!("postgresql://shop:{{secret}}@127.0.0.1:{port}/shop").as_str())
+    );
+    assert!(!api.env.contains_key("DATABASE_URL"));
+    assert_eq!(api.needs, ["cache", "pg"]);
+    let migration = desired.get(&ItemId::new(ItemKind::Migration, "api")).unwrap();
+    assert_eq!(migration.payload["url"], format!("postgresql://shop@127.0.0.1:{port}/shop"));
+    assert_eq!(migration.payload["password"], "pg.password");
+    // The embedded form is what it always was.
+    let embedded = resolved(SYSTEM);
+    assert!(embedded.stores.is_embedded() && spec_of(&embedded, "api").needs.is_empty());
+    assert!(!embedded.items.iter().any(|item| item.id.name.ends_with(".password")));
 }
