@@ -163,7 +163,8 @@ async fn run(
             return Ok(by_signal(signal));
         }
     };
-    let gone: Vec<String> = all.iter_mut().filter_map(|store| (!store.runs()).then(|| store.name())).collect();
+    let gone: Vec<String> =
+        all.iter_mut().filter_map(|store| (!store.runs()).then(|| store.name())).collect();
     if !gone.is_empty() {
         eprintln!("stores: {} did not live until the end of the command", gone.join(", "));
     }
@@ -173,11 +174,14 @@ async fn run(
 async fn up(kinds: &[Kind], ended: &mut watch::Receiver<Option<Signal>>) -> Result<u8, String> {
     let mut all = started(kinds, ended).await?;
     let variables: Vec<(&str, String)> = all.iter().flat_map(|store| store.variables()).collect();
-    let (tests, services): (Vec<_>, Vec<_>) = variables.iter().partition(|(name, _)| name.starts_with("MLCTL_"));
+    let (tests, services): (Vec<_>, Vec<_>) =
+        variables.iter().partition(|(name, _)| name.starts_with("MLCTL_"));
     for (name, value) in services.into_iter().chain(tests) {
         println!("{name}={value}");
     }
-    eprintln!("stores: they run until Ctrl-C, and keep nothing; Kafka has no topic: services make theirs with");
+    eprintln!(
+        "stores: they run until Ctrl-C, and keep nothing; Kafka has no topic: services make theirs with"
+    );
     eprintln!("stores: KAFKA_CREATE_TOPICS=true, databases are made by mlctl db migrate or by hand");
     loop {
         tokio::select! {
@@ -209,13 +213,14 @@ async fn stop(child: &mut Child) -> Result<(), String> {
     for pid in &family {
         let _ = kill(Pid::from_raw(*pid), Signal::SIGTERM);
     }
-    let over = tokio::time::timeout(COMMAND_ENDS_WITHIN, end_of(child)).await.is_ok();
-    for pid in family.into_iter().filter(|pid| !over || *pid != i32::try_from(child.id()).unwrap_or_default()) {
-        if mlctl_tests::alive(pid) {
-            mlctl_tests::kill(pid);
-        }
+    let over = tokio::time::timeout(COMMAND_ENDS_WITHIN, end_of(child)).await;
+    for pid in family.into_iter().filter(|pid| mlctl_tests::alive(*pid)) {
+        mlctl_tests::kill(pid);
     }
-    if over { Ok(()) } else { child.wait().map(|_| ()).map_err(|error| error.to_string()) }
+    match over {
+        Ok(ended) => ended.map(|_| ()),
+        Err(_) => child.wait().map(|_| ()).map_err(|error| format!("waiting for the command: {error}")),
+    }
 }
 
 fn code(status: ExitStatus) -> u8 {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::{program, say};
-use crate::{Process, family, kill, pause, repository};
+use crate::{family, kill, pause, repository};
 
 /// Time for one download or build.
 const LIMIT: Duration = Duration::from_secs(1200);
@@ -88,7 +88,11 @@ pub(crate) fn run(mut command: Command, what: &str, log: &Path) -> Result<(), St
                     kill(pid);
                 }
                 let _ = child.wait();
-                let reason = if interrupted() { "interrupted".to_owned() } else { format!("not over after {LIMIT:?}") };
+                let reason = if interrupted() {
+                    "interrupted".to_owned()
+                } else {
+                    format!("not over after {LIMIT:?}")
+                };
                 return Err(format!("{what}: {program}: {reason}"));
             }
             None => pause(Duration::from_millis(20)),

@@ -55,15 +55,8 @@ impl Mongodb {
             "jit=off",
         ];
         settings.extend(own.map(str::to_owned));
-        let mut keeper = postgresql::program(
-            "DocumentDB",
-            bin,
-            &data,
-            folder.path(),
-            keeper_port,
-            &settings,
-            Some(&root),
-        );
+        let mut keeper =
+            postgresql::program("DocumentDB", bin, &data, folder.path(), keeper_port, &settings, Some(&root));
         keeper.start()?;
         let address = format!("postgres://postgres@127.0.0.1:{keeper_port}/postgres");
         let mut psql = wrapped(&bin.join("psql"), true, Some(&root));
@@ -158,7 +151,8 @@ fn ferretdb() -> Result<PathBuf, String> {
 }
 
 fn chroot() -> Result<PathBuf, String> {
-    let talk = "making a chroot of Debian sid with PostgreSQL 18 and DocumentDB, once (700 MB, two to four minutes)";
+    let talk =
+        "making a chroot of Debian sid with PostgreSQL 18 and DocumentDB, once (700 MB, two to four minutes)";
     cache::cached("documentdb-pg18", talk, |folder| {
         let mut command = Command::new("mmdebstrap");
         command.args(["--variant=minbase", "--include=postgresql-18-documentdb"]);
@@ -181,7 +175,8 @@ fn mirror() -> Result<String, String> {
     let output = command.output().map_err(|error| told(error.to_string()))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let own = text.lines().find_map(|line| line.strip_suffix(" Debian"));
-    own.map(str::to_owned).ok_or_else(|| told("none is configured; MongoDB's stand-in comes from it".to_owned()))
+    own.map(str::to_owned)
+        .ok_or_else(|| told("none is configured; MongoDB's stand-in comes from it".to_owned()))
 }
 
 /// `{hello: 1, $db: "admin"}` as OP_MSG.

@@ -102,8 +102,8 @@ impl Program {
                 Ok(()) => return Ok(()),
                 Err(_) if cache::interrupted() => return Err(format!("{}: interrupted", self.name)),
                 Err(reason) if Instant::now() >= until => {
-                    let Self { name, patience, .. } = self;
-                    return Err(format!("waited {patience:?} for {name} to answer: {reason}{}", self.tail()));
+                    let (name, patience, tail) = (&self.name, self.patience, self.tail());
+                    return Err(format!("waited {patience:?} for {name} to answer: {reason}{tail}"));
                 }
                 Err(_) => pause(Duration::from_millis(15)),
             }
@@ -166,7 +166,8 @@ impl Program {
         if self.ends(self.stops, ENDS_WITHIN) {
             return Ok(());
         }
-        let told = format!("{} did not end within {ENDS_WITHIN:?} of {}{}", self.name, self.stops, self.tail());
+        let told =
+            format!("{} did not end within {ENDS_WITHIN:?} of {}{}", self.name, self.stops, self.tail());
         self.kill();
         Err(told)
     }

@@ -81,7 +81,10 @@ pub fn together<T: Send>(
     let results: Vec<Result<T, String>> = std::thread::scope(|scope| {
         let act = &act;
         let threads: Vec<_> = kinds.iter().map(|kind| scope.spawn(move || act(*kind))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err("panicked".to_owned()))).collect()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| Err("panicked".to_owned())))
+            .collect()
     });
     let mut done = Vec::new();
     let mut failed = Vec::new();
