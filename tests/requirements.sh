@@ -4,7 +4,8 @@ set -euo pipefail
 
 # What is looked for, and the package that has it.
 needs=(bash:bash cc:gcc c++:g++ make:make curl:curl jq:jq python3:python3 git:git strace:strace unshare:util-linux
-	setpriv:util-linux ipcrm:util-linux redis-server:redis-server psql:postgresql-client java:default-jre-headless mvn:maven)
+	setpriv:util-linux ipcrm:util-linux redis-server:redis-server psql:postgresql-client java:default-jre-headless mvn:maven
+	kcat:kcat)
 # A chroot of what Debian stable has not; only root may make one and enter it.
 if ((EUID == 0)); then needs+=(mmdebstrap:mmdebstrap); fi
 missing=()
