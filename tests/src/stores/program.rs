@@ -127,7 +127,7 @@ impl Program {
     }
 
     /// Says whether it was started and has not ended.
-    pub(crate) fn runs(&mut self) -> bool {
+    pub fn runs(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 

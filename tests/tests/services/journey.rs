@@ -28,7 +28,7 @@ fn events(stores: &Stores) -> usize {
     let records = records(&stores.kafka.brokers(), "ml-events").unwrap();
     let id = |line: &str| {
         let event: serde_json::Value = serde_json::from_str(line).unwrap();
-        event["event_id"].as_str().unwrap_or_else(|| panic!("no event_id in {line}")).to_owned()
+        event["id"].as_str().unwrap_or_else(|| panic!("no id in {line}")).to_owned()
     };
     records.lines().map(id).collect::<BTreeSet<String>>().len()
 }
@@ -47,8 +47,8 @@ fn a_user_is_served_by_real_stores_and_again_after_all_were_killed() {
     // What the stores themselves have of it.
     assert_eq!(count(&stores, "select count(*) from users"), 1);
     assert_eq!(count(&stores, "select count(*) from ml_accounts"), 1);
-    let events = events(&stores);
-    assert!(events > items, "{events} events of {items} items");
+    let published = events(&stores);
+    assert!(published > items, "{published} events of {items} items");
     let limits = redis(&stores.state.url(), &["dbsize"]).unwrap();
     assert_ne!(limits, "0", "no limit is kept in the Redis that must keep them");
     let dump = client(20, &["pg_dump", "-d", &stores.database()]).unwrap();
