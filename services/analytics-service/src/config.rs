@@ -1,7 +1,7 @@
 //! The environment of this service.
 
 use service_kit::auth::Verifier;
-use service_kit::{Base, Clock, Configuration, DatabaseUrl, Place, Reader};
+use service_kit::{Base, Clock, Configuration, DatabaseUrl, Place, Reader, kafka};
 
 /// Everything that the environment decides.
 #[derive(Debug)]
@@ -13,7 +13,7 @@ pub struct Config {
     /// `DATABASE_POOL_SIZE`: connections to it at most.
     pub pool_size: u32,
     /// `KAFKA_BROKERS`, else the log under `EMBEDDED_DIR`, which all replicas of all services share.
-    pub events: Place<String>,
+    pub events: Place<kafka::Settings>,
     /// Checks access tokens: with the keys of `USER_SERVICE_URL`, or with `JWT_SECRET` where that is set.
     pub verifier: Verifier,
     /// The time of day; tests set it.

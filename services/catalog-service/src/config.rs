@@ -2,7 +2,7 @@
 
 use secrecy::SecretString;
 use service_kit::auth::{SharedToken, Verifier};
-use service_kit::{Base, Clock, Configuration, Place, Reader};
+use service_kit::{Base, Clock, Configuration, Place, Reader, kafka};
 
 /// Everything that the environment decides.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub struct Config {
     /// `DATABASE_POOL_SIZE`: connections to MongoDB at most, unless its address says `maxPoolSize`.
     pub pool_size: u32,
     /// `KAFKA_BROKERS`, else the log under `EMBEDDED_DIR`.
-    pub events: Place<String>,
+    pub events: Place<kafka::Settings>,
     /// `INTERNAL_TOKEN`: what other services show on `/internal` routes.
     pub internal: SharedToken,
     /// Checks access tokens: with the keys of `USER_SERVICE_URL`, or with `JWT_SECRET` where that is set.

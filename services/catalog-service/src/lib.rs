@@ -28,19 +28,20 @@ pub mod store;
 use std::sync::Arc;
 use std::time::Duration;
 
-use service_kit::eventlog::EventLog;
+use service_kit::eventlog::ML_EVENTS;
+use service_kit::events::{Events, Lag, OpenError};
 use service_kit::health::Kind;
 use service_kit::lease::Lease;
 use service_kit::pools::{self, ConnectionPool};
-use service_kit::sqlite::SqliteError;
-use service_kit::{Identity, Kit, Listener, Place, ServeError, Shutdown};
+use service_kit::{Clock, Identity, Kit, Listener, Place, ServeError, Shutdown, kafka};
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::background::Background;
 use crate::catalog::Catalog;
 pub use crate::config::Config;
-use crate::erasure::Erasure;
+use crate::erasure::{Erasing, Erasure, GROUP};
 use crate::metrics::ProductUpdates;
 use crate::relay::Relay;
 use crate::routes::App;
@@ -62,10 +63,7 @@ pub enum RunError {
     Store(#[from] StoreError),
     /// The event log cannot be opened.
     #[error("cannot start without the event log")]
-    Log(#[from] SqliteError),
-    /// A store that this build cannot reach.
-    #[error("this build has no adapter for {0}")]
-    NoAdapter(&'static str),
+    Log(#[from] OpenError),
     /// A listening socket broke.
     #[error("cannot go on serving")]
     Serve(#[from] ServeError),
@@ -79,9 +77,13 @@ pub async fn run(config: Config, listener: Listener, shutdown: Shutdown) -> Resu
     let kit =
         Kit::new(IDENTITY, &config.base).announce(routes::ROUTES).openapi(include_str!("../openapi.json"));
     let (store, pool) = open_documents(&config).await?;
-    let log = open_events(&config).await?;
-    pools::register(&kit.metrics, &[&*pool, log.pool()]);
-    watch(&kit, &store, &log, &shutdown);
+    let events = Events::open(&config.events, IDENTITY, config.clock.clone()).await?;
+    let mut pools: Vec<&dyn ConnectionPool> = vec![&*pool];
+    pools.extend(events.pool());
+    pools::register(&kit.metrics, &pools);
+    watch(&kit, &store, &shutdown);
+    // The log only makes events wait, so it is shown and decides nothing.
+    events.watch(&kit.health, &shutdown);
 
     let wake = Arc::new(Notify::new());
     let catalog = Catalog::new(
@@ -91,10 +93,12 @@ pub async fn run(config: Config, listener: Listener, shutdown: Shutdown) -> Resu
         ProductUpdates::register(&kit.metrics),
         Arc::clone(&wake),
     );
+    let publisher = events.publisher();
+    let (erasure, consumer) = follow(&kit, &store, events, &config.clock, &shutdown);
     let background = Background::new(
         Arc::clone(&store),
-        Relay::new(Arc::clone(&store), log.clone()),
-        Erasure::new(store, log),
+        Relay::new(store, Arc::clone(&publisher)),
+        erasure,
         config.clock,
         Lease::new(Uuid::new_v4().to_string()),
         wake,
@@ -109,6 +113,17 @@ pub async fn run(config: Config, listener: Listener, shutdown: Shutdown) -> Resu
     if let Err(error) = background.await {
         tracing::error!(%error, "the background work ended early");
     }
+    if let Some(consumer) = consumer {
+        if served.is_err() {
+            // Nobody asked for the drain; what is not committed is done again.
+            consumer.abort();
+        }
+        match consumer.await {
+            Err(error) if !error.is_cancelled() => tracing::error!(%error, "the consumer ended early"),
+            _ => {}
+        }
+    }
+    publisher.flush().await;
     Ok(served?)
 }
 
@@ -130,24 +145,38 @@ async fn open_documents(
     }
 }
 
-/// The event log.
-async fn open_events(config: &Config) -> Result<EventLog, RunError> {
-    match &config.events {
-        Place::Embedded(folder) => Ok(EventLog::open(folder, config.clock.clone()).await?),
-        Place::Server(_) => Err(RunError::NoAdapter("Kafka")),
+/// Who follows the events of deleted users: the background work in the embedded log, a consumer of its own in Kafka.
+fn follow(
+    kit: &Kit,
+    store: &Arc<dyn ProductStore>,
+    events: Events,
+    clock: &Clock,
+    shutdown: &Shutdown,
+) -> (Option<Erasure>, Option<JoinHandle<()>>) {
+    let (settings, producer) = match events {
+        Events::Embedded(log) => return (Some(Erasure::new(Arc::clone(store), log)), None),
+        Events::Kafka(settings, producer) => (settings, producer),
+    };
+    let shown = kafka::Shown {
+        lag: Lag::register(&kit.metrics, &[]),
+        check: kit.health.check("consumer", Kind::Info),
+    };
+    let erasing = Arc::new(Erasing::new(Arc::clone(store), clock.clone()));
+    match kafka::Consumer::new(&settings, ML_EVENTS, GROUP, erasing, producer, shown.clone()) {
+        Ok(consumer) => (None, Some(tokio::spawn(consumer.run(shutdown.clone())))),
+        Err(error) => {
+            tracing::error!(%error, "the consumer of Kafka cannot be set up");
+            shown.check.failing("the consumer of Kafka cannot be set up");
+            (None, None)
+        }
     }
 }
 
-/// The store makes the service ready; the log only makes events wait, so it is shown and decides nothing.
-fn watch(kit: &Kit, store: &Arc<dyn ProductStore>, log: &EventLog, shutdown: &Shutdown) {
+/// The store makes the service ready.
+fn watch(kit: &Kit, store: &Arc<dyn ProductStore>, shutdown: &Shutdown) {
     let store = Arc::clone(store);
     kit.health.watch("mongodb", Kind::Ready, CHECK_PERIOD, shutdown, move || {
         let store = Arc::clone(&store);
         async move { store.check().await.map_err(|error| error.to_string()) }
-    });
-    let log = log.clone();
-    kit.health.watch("kafka", Kind::Info, CHECK_PERIOD, shutdown, move || {
-        let log = log.clone();
-        async move { log.pool().is_reachable().await }
     });
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use service_kit::client::HttpUrl;
-use service_kit::{Base, Configuration, DatabaseUrl, Place, Reader};
+use service_kit::{Base, Configuration, DatabaseUrl, Place, Reader, kafka};
 
 use crate::breaker::Policy;
 use crate::limiter::Limits;
@@ -27,7 +27,7 @@ pub struct Config {
     /// `REDIS_URL`, else the same file: caches.
     pub cache: Place<SecretString>,
     /// `KAFKA_BROKERS`, else the log under `EMBEDDED_DIR`.
-    pub events: Place<String>,
+    pub events: Place<kafka::Settings>,
     /// `ML_API_URL`.
     pub ml_api: Url,
     /// `ML_CLIENT_ID`, `ML_CLIENT_SECRET`.

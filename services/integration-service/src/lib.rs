@@ -21,17 +21,18 @@ pub mod seal;
 pub mod store;
 pub mod webhook;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use service_kit::auth::{SharedToken, Verifier};
 use service_kit::client::Client;
-use service_kit::eventlog::EventLog;
+use service_kit::events::{Events, OpenError};
 use service_kit::health::Kind;
 use service_kit::pools::{self, ConnectionPool};
 use service_kit::postgres::{self, PostgresError};
 use service_kit::redis::{Redis, RedisError};
-use service_kit::sqlite::{Pool, SqliteError};
+use service_kit::sqlite::Pool;
 use service_kit::{Clock, DatabaseUrl, Identity, Kit, Listener, Place, ServeError, Shutdown};
 
 use crate::accounts::Accounts;
@@ -74,13 +75,10 @@ pub enum RunError {
     Redis(#[from] RedisError),
     /// The event log.
     #[error("open the event log")]
-    Events(#[source] SqliteError),
+    Events(#[from] OpenError),
     /// The address of the database cannot be read.
     #[error("cannot use the database")]
     Database(#[from] PostgresError),
-    /// A store that this build cannot reach.
-    #[error("this build has no adapter for {0}")]
-    NoAdapter(&'static str),
     /// The client of MercadoLibre.
     #[error("set up the client of MercadoLibre")]
     Client(#[source] reqwest::Error),
@@ -113,10 +111,12 @@ pub async fn run_at(
 
     let (store, database) = open_database(&config)?;
     let State { limits, cache, pools: state_pools } = open_state(&config, &clock).await?;
-    let events = open_events(&config, &clock).await?;
-    let mut pools: Vec<&dyn ConnectionPool> = vec![&*database, events.pool()];
+    let events = Events::open(&config.events, IDENTITY, clock.clone()).await?;
+    let mut pools: Vec<&dyn ConnectionPool> = vec![&*database];
+    pools.extend(events.pool());
     pools.extend(state_pools.iter().map(|pool| &**pool));
     pools::register(&kit.metrics, &pools);
+    events.watch(&kit.health, &shutdown);
     watch(&kit, &store, &limits, &cache, &shutdown);
 
     let limiter = Limiter::new(Arc::clone(&limits), config.limits, clock.clone(), metrics.clone());
@@ -136,7 +136,7 @@ pub async fn run_at(
     let session = Session::new(Arc::clone(&client), Arc::clone(&tokens));
     let internal = SharedToken::new(config.internal);
     let catalog = Client::new(config.catalog, CATALOG_TIMEOUT);
-    let publisher = Arc::new(Publisher::new(events, catalog, internal.clone(), clock.clone()));
+    let publisher = Arc::new(Publisher::new(events.publisher(), catalog, internal.clone(), clock.clone()));
     let item_cache = Arc::new(ItemCache::new(Arc::clone(&cache), clock.clone(), metrics.clone(), dice));
     let owners = Arc::new(Owners::new(Arc::clone(&store)));
     let items = Arc::new(Items::new(
@@ -199,11 +199,15 @@ pub async fn run_at(
         tracing::warn!("the process ends although work is still under way");
     }
     listener_of_drops.abort();
+    events.publisher().flush().await;
     Ok(served?)
 }
 
+/// A store and its pool.
+type Opened<S> = (Arc<S>, Arc<dyn ConnectionPool>);
+
 /// Accounts, the inbox and listings, and their pool for the metrics.
-fn open_database(config: &Config) -> Result<(Arc<dyn Store>, Arc<dyn ConnectionPool>), RunError> {
+fn open_database(config: &Config) -> Result<Opened<dyn Store>, RunError> {
     match &config.database {
         DatabaseUrl::Sqlite(path) => {
             let pool = Pool::new("postgresql", path, 4);
@@ -228,43 +232,43 @@ struct State {
     pools: Vec<Arc<dyn ConnectionPool>>,
 }
 
+/// The embedded state, opened once.
+async fn embedded(
+    file: &mut Option<Arc<SqliteState>>,
+    pools: &mut Vec<Arc<dyn ConnectionPool>>,
+    folder: &Path,
+    clock: &Clock,
+) -> Result<Arc<SqliteState>, RunError> {
+    if let Some(open) = file {
+        return Ok(Arc::clone(open));
+    }
+    let pool = SqliteState::pool(folder);
+    pools.push(Arc::new(pool.clone()));
+    let open = Arc::new(SqliteState::open(pool, clock.clone()).await?);
+    Ok(Arc::clone(file.insert(open)))
+}
+
 async fn open_state(config: &Config, clock: &Clock) -> Result<State, RunError> {
     let mut pools: Vec<Arc<dyn ConnectionPool>> = Vec::new();
-    let embedded = match (&config.state, &config.cache) {
-        (Place::Embedded(folder), _) | (_, Place::Embedded(folder)) => {
-            let pool = SqliteState::pool(folder);
-            pools.push(Arc::new(pool.clone()));
-            Some(Arc::new(SqliteState::open(pool, clock.clone()).await?))
-        }
-        _ => None,
-    };
-    let limits: Arc<dyn LimitStore> = match (&config.state, &embedded) {
-        (Place::Embedded(_), Some(file)) => Arc::clone(file) as _,
-        (Place::Embedded(_), None) => return Err(RunError::NoAdapter("the embedded state")),
-        (Place::Server(url), _) => {
+    // One file for both, where both are embedded.
+    let mut file: Option<Arc<SqliteState>> = None;
+    let limits: Arc<dyn LimitStore> = match &config.state {
+        Place::Embedded(folder) => embedded(&mut file, &mut pools, folder, clock).await?,
+        Place::Server(url) => {
             let redis = Redis::new("redis-state", url, LIMITS_DEADLINE)?;
             pools.push(Arc::new(redis.clone()));
             Arc::new(RedisLimits::new(redis))
         }
     };
-    let cache: Arc<dyn CacheStore> = match (&config.cache, embedded) {
-        (Place::Embedded(_), Some(file)) => file,
-        (Place::Embedded(_), None) => return Err(RunError::NoAdapter("the embedded cache")),
-        (Place::Server(url), _) => {
+    let cache: Arc<dyn CacheStore> = match &config.cache {
+        Place::Embedded(folder) => embedded(&mut file, &mut pools, folder, clock).await?,
+        Place::Server(url) => {
             let redis = Redis::new("redis", url, CACHE_DEADLINE)?;
             pools.push(Arc::new(redis.clone()));
             Arc::new(RedisCache::new(redis))
         }
     };
     Ok(State { limits, cache, pools })
-}
-
-/// The event log.
-async fn open_events(config: &Config, clock: &Clock) -> Result<EventLog, RunError> {
-    match &config.events {
-        Place::Embedded(folder) => EventLog::open(folder, clock.clone()).await.map_err(RunError::Events),
-        Place::Server(_) => Err(RunError::NoAdapter("Kafka")),
-    }
 }
 
 fn watch(

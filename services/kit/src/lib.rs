@@ -34,7 +34,8 @@
 //! Modules in reading order: [`process`] starts and stops the program, [`config`] reads the environment,
 //! [`listener`] and [`shutdown`] are what `run` is given, [`app`] puts a service's routes together with
 //! [`health`], [`metrics`], [`log`] and [`trace`], [`serve`] is the loop that answers connections and drains them; [`auth`],
-//! [`client`], [`sqlite`], [`postgres`], [`redis`], [`eventlog`] and [`lease`] are what services are built from.
+//! [`client`], [`sqlite`], [`postgres`], [`redis`], [`eventlog`], [`events`], [`kafka`] and [`lease`] are what services
+//! are built from.
 
 pub mod app;
 pub mod auth;
@@ -43,8 +44,10 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod eventlog;
+pub mod events;
 pub mod extract;
 pub mod health;
+pub mod kafka;
 pub mod lease;
 pub mod listener;
 pub mod log;

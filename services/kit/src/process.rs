@@ -76,6 +76,9 @@ where
         Err(error) => return fail("cannot take the passed socket", &error),
     };
     raise_descriptor_limit();
+    // The drivers bring two providers of cryptography between them; one is chosen here, for all of them. It is the only
+    // choice of this process, so none was made before.
+    rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail("cannot start the event loop", &error),

@@ -19,7 +19,7 @@ struct Config {
     base: Base,
     database: DatabaseUrl,
     state: Place<SecretString>,
-    events: Place<String>,
+    events: Place<service_kit::kafka::Settings>,
     secret: SecretString,
     mode: Mode,
     limit: u64,
@@ -118,7 +118,9 @@ fn stores_are_servers_where_one_is_named() {
     assert!(!format!("{config:?}").contains("hunter2"));
     assert!(matches!(config.database, DatabaseUrl::Postgres(_)));
     assert!(matches!(config.state, Place::Server(url) if url.expose_secret().ends_with("state")));
-    assert!(matches!(config.events, Place::Server(brokers) if brokers == "one:9092,two:9092"));
+    assert!(
+        matches!(config.events, Place::Server(kafka) if kafka == service_kit::kafka::Settings::new("one:9092,two:9092"))
+    );
     let shared = servers.with("REDIS_STATE_URL", "");
     let config = Config::from_environment(IDENTITY, &shared).unwrap();
     assert!(matches!(config.state, Place::Server(url) if url.expose_secret().ends_with("cache")));

@@ -26,12 +26,12 @@ pub mod token;
 use std::sync::Arc;
 use std::time::Duration;
 
-use service_kit::eventlog::EventLog;
+use service_kit::events::{Events, OpenError};
 use service_kit::health::Kind;
 use service_kit::pools::{self, ConnectionPool};
 use service_kit::postgres::{self, PostgresError};
 use service_kit::redis::{Redis, RedisError};
-use service_kit::sqlite::{Pool, SqliteError};
+use service_kit::sqlite::Pool;
 use service_kit::{Clock, DatabaseUrl, Identity, Kit, Listener, Place, ServeError, Shutdown};
 use tokio::sync::Notify;
 
@@ -70,6 +70,9 @@ const CONNECTIONS: usize = 4;
 /// A question about login failures waits so long; then the process goes by its own count.
 const THROTTLE_DEADLINE: Duration = Duration::from_millis(50);
 
+/// People, sessions and consents, and their pool for the metrics.
+type Database = (Arc<dyn AccountStore>, Arc<dyn ConnectionPool>);
+
 /// user-service could not start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -85,15 +88,12 @@ pub enum RunError {
     /// The address of the throttle's store.
     #[error("cannot use the store of login failures")]
     Redis(#[from] RedisError),
-    /// The event log under `EMBEDDED_DIR` could not be opened.
-    #[error("cannot open the event log")]
-    EventLog(#[from] SqliteError),
+    /// The event log could not be opened.
+    #[error("cannot start without the event log")]
+    EventLog(#[from] OpenError),
     /// The address of the database cannot be read.
     #[error("cannot use the database")]
     Database(#[from] PostgresError),
-    /// A store that this build cannot reach.
-    #[error("this build has no adapter for {0}")]
-    NoAdapter(&'static str),
     /// The listening socket broke.
     #[error("cannot go on serving")]
     Serve(#[from] ServeError),
@@ -145,8 +145,11 @@ pub async fn run_with(
 
     let (store, database) = open_database(&settings)?;
     let (throttle, state) = open_state(&settings).await?;
-    let events = open_events(&settings, &clock).await?;
-    pools::register(&kit.metrics, &[&*database, &*state, events.pool()]);
+    let events = Events::open(&settings.events, IDENTITY, clock.clone()).await?;
+    let mut pools: Vec<&dyn ConnectionPool> = vec![&*database, &*state];
+    pools.extend(events.pool());
+    pools::register(&kit.metrics, &pools);
+    events.watch(&kit.health, &shutdown);
     let throttle = Throttle::new(throttle, clock.clone(), metrics.clone());
     watch_store(&kit, &store, &shutdown);
 
@@ -165,7 +168,7 @@ pub async fn run_with(
         Arc::clone(&store),
         Arc::clone(&integration),
         catalog,
-        Arc::new(events),
+        events.publisher(),
         clock.clone(),
         Arc::clone(&wake),
     );
@@ -196,11 +199,12 @@ pub async fn run_with(
     if tokio::time::timeout(WORKER_GRACE, &mut worker).await.is_err() {
         worker.abort();
     }
+    events.publisher().flush().await;
     Ok(served?)
 }
 
 /// People, sessions and consents, and their pool for the metrics.
-fn open_database(settings: &Settings) -> Result<(Arc<dyn AccountStore>, Arc<dyn ConnectionPool>), RunError> {
+fn open_database(settings: &Settings) -> Result<Database, RunError> {
     match &settings.database {
         DatabaseUrl::Sqlite(path) => {
             let pool = Pool::new("postgresql", path, CONNECTIONS);
@@ -226,14 +230,6 @@ async fn open_state(
             let redis = Redis::new("redis", url, THROTTLE_DEADLINE)?;
             Ok((Arc::new(RedisThrottle::new(redis.clone())), Arc::new(redis)))
         }
-    }
-}
-
-/// The event log.
-async fn open_events(settings: &Settings, clock: &Clock) -> Result<EventLog, RunError> {
-    match &settings.events {
-        Place::Embedded(folder) => Ok(EventLog::open(folder, clock.clone()).await?),
-        Place::Server(_) => Err(RunError::NoAdapter("Kafka")),
     }
 }
 

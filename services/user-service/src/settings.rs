@@ -5,7 +5,7 @@ use std::num::NonZero;
 use secrecy::SecretString;
 use service_kit::auth::SharedToken;
 use service_kit::client::HttpUrl;
-use service_kit::{Base, Clock, Configuration, DatabaseUrl, Place, Reader};
+use service_kit::{Base, Clock, Configuration, DatabaseUrl, Place, Reader, kafka};
 
 use crate::consent::ConsentPage;
 use crate::password::Cost;
@@ -48,7 +48,7 @@ pub struct Settings {
     /// `REDIS_STATE_URL` or `REDIS_URL`, else a file under `EMBEDDED_DIR`: failures that all replicas count together.
     pub state: Place<SecretString>,
     /// `KAFKA_BROKERS`, else the log under `EMBEDDED_DIR`.
-    pub events: Place<String>,
+    pub events: Place<kafka::Settings>,
     /// `JWT_KEYS` or `JWT_SECRET`.
     pub keys: SigningKeys,
     /// `INTEGRATION_SERVICE_URL`.

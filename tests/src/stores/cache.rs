@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::program;
-use crate::{Process, family, kill, pause, repository};
+use super::{program, say};
+use crate::{family, kill, pause, repository};
 
 /// Time for one download or build.
 const LIMIT: Duration = Duration::from_secs(1200);
@@ -61,20 +61,20 @@ pub(crate) fn cached(
         std::fs::remove_dir_all(&making).map_err(|error| told("removing a half made one", error))?;
     }
     std::fs::create_dir(&making).map_err(|error| told("making its folder", error))?;
-    program::say(talk);
+    say(talk);
     let began = Instant::now();
     if let Err(reason) = make(&making) {
         let _ = std::fs::remove_dir_all(&making);
         return Err(reason);
     }
     std::fs::rename(&making, &made).map_err(|error| told("putting it in its place", error))?;
-    program::say(&format!("{name} is made, in {:.0?}", began.elapsed()));
+    say(&format!("{name} is made, in {:.0?}", began.elapsed()));
     Ok(made)
 }
 
 /// Runs a command of a build to its end; what it says is told only when it fails.
 pub(crate) fn run(mut command: Command, what: &str, log: &Path) -> Result<(), String> {
-    let told = |error: std::io::Error| format!("{what}: {command:?}: {error}", command = "its command");
+    let told = |error: std::io::Error| format!("{what}: {error}");
     let file = File::create(log).map_err(told)?;
     command.stdin(Stdio::null()).stdout(file.try_clone().map_err(told)?).stderr(file);
     let program = command.get_program().to_string_lossy().into_owned();
@@ -88,7 +88,11 @@ pub(crate) fn run(mut command: Command, what: &str, log: &Path) -> Result<(), St
                     kill(pid);
                 }
                 let _ = child.wait();
-                let reason = if interrupted() { "interrupted".to_owned() } else { format!("not over after {LIMIT:?}") };
+                let reason = if interrupted() {
+                    "interrupted".to_owned()
+                } else {
+                    format!("not over after {LIMIT:?}")
+                };
                 return Err(format!("{what}: {program}: {reason}"));
             }
             None => pause(Duration::from_millis(20)),

@@ -6,10 +6,15 @@
 //! | [`Postgresql`] | the PostgreSQL of this machine | Debian's `postgresql` |
 //! | [`Redis`] | the Redis of this machine | Debian's `redis-server` |
 //! | [`Kafka`] | Apache Kafka, one node, KRaft | Maven, `tests/stores/kafka/pom.xml` |
-//! | [`Mongodb`] | FerretDB, a stand-in: MongoDB itself is in no registry of packages | built with Go |
+//! | [`Mongodb`] | FerretDB 2, a stand-in for MongoDB | Go, over PostgreSQL with DocumentDB in a chroot of Debian sid |
+//!
+//! MongoDB itself is in no registry of packages. The stand-in speaks its protocol and has no replica set, transactions
+//! or change streams: what needs those is not tested here.
 //!
 //! What is downloaded or built goes to a folder below `target/` ([`cache`]) and is made once. Everything waits with a
 //! bound and says what it waited for; what fails says so as text, with the end of the server's own log.
+
+use std::path::PathBuf;
 
 mod cache;
 mod kafka;
@@ -21,11 +26,11 @@ mod sets;
 
 pub use cache::{interrupt, place};
 pub use kafka::Kafka;
-pub use mongodb::{Ferretdb, Mongodb};
+pub use mongodb::Mongodb;
 pub use postgresql::Postgresql;
-pub use program::Program;
+pub use program::{Program, wrapped};
 pub use redis::Redis;
-pub use sets::{Kind, prepare, start, start_all};
+pub use sets::{Kind, prepare, start, start_all, together};
 
 /// Where the tests of the services look for a server, as `service_kit::testing::servers` names it.
 pub const POSTGRESQL_URL: &str = "MLCTL_TEST_POSTGRESQL_URL";
@@ -43,6 +48,9 @@ pub trait Store: Send {
 
     /// Its programs, in the order they start.
     fn programs(&mut self) -> Vec<&mut Program>;
+
+    /// The folders that hold all it keeps; they go with it.
+    fn folders(&self) -> Vec<PathBuf>;
 
     /// Variables that tell its address: those of the tests, then those of the services.
     fn variables(&self) -> Vec<(&'static str, String)>;
@@ -94,4 +102,10 @@ pub trait Store: Send {
     fn runs(&mut self) -> bool {
         self.programs().into_iter().all(Program::runs)
     }
+}
+
+/// Tells the person at the terminal what takes so long, or what is not as it should be.
+#[expect(clippy::print_stderr, reason = "stdout belongs to whoever reads the addresses")]
+pub(crate) fn say(text: &str) {
+    eprintln!("stores: {text}");
 }

@@ -362,7 +362,7 @@ pub trait CacheStore: Send + Sync {
     async fn invalidate(&self, key: &str, subject: &str, now: Millis) -> Result<(), StoreError>;
     /// Tells what others invalidate, for ever; a store that cannot tell waits.
     async fn listen(&self, _heard: &(dyn Fn(Heard) + Send + Sync)) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
     /// Removes what can no longer matter.
     async fn purge(&self, now: Millis) -> Result<(), StoreError>;

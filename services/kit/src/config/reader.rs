@@ -10,6 +10,7 @@ use super::{ConfigError, DatabaseUrl, Environment, Place, Problem};
 use crate::auth::Verifier;
 use crate::client::HttpUrl;
 use crate::clock::Clock;
+use crate::kafka;
 
 /// Reads variables and remembers what is wrong. Every method answers `None` only after it noted a problem.
 #[derive(Debug)]
@@ -189,7 +190,9 @@ impl<'a> Reader<'a> {
     }
 
     /// Where the event log is: `KAFKA_BROKERS`, `HOST:PORT[,HOST:PORT...]`.
-    pub fn event_log(&mut self) -> Option<Place<String>> {
+    /// `KAFKA_TOPIC_PREFIX` stands before the names of topics and groups.
+    /// `KAFKA_CREATE_TOPICS` (false) lets a service make missing topics, with `KAFKA_TOPIC_PARTITIONS` (6) partitions.
+    pub fn event_log(&mut self) -> Option<Place<kafka::Settings>> {
         let brokers = self.optional("KAFKA_BROKERS", "HOST:PORT[,HOST:PORT...]", |text| {
             let broker = |one: &str| {
                 one.rsplit_once(':').is_some_and(|(host, port)| {
@@ -198,7 +201,22 @@ impl<'a> Reader<'a> {
             };
             text.split(',').all(broker).then(|| text.to_owned())
         });
-        self.place(brokers)
+        let create_topics = self.boolean_or("KAFKA_CREATE_TOPICS", false);
+        let partitions = self.number_or("KAFKA_TOPIC_PARTITIONS", 6, 1..=1_000);
+        let prefix = self.or("KAFKA_TOPIC_PREFIX", "letters, digits, - _ and .", String::new(), |text| {
+            let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+            (text.len() <= 100 && text.bytes().all(allowed)).then(|| text.to_owned())
+        });
+        let place = self.place(brokers);
+        let prefix = prefix?;
+        let partitions = u16::try_from(partitions?).ok()?;
+        let create_topics = create_topics?;
+        match place? {
+            Place::Server(brokers) => {
+                Some(Place::Server(kafka::Settings { brokers, prefix, create_topics, partitions }))
+            }
+            Place::Embedded(folder) => Some(Place::Embedded(folder)),
+        }
     }
 
     fn redis(&mut self, name: &str) -> Option<Option<SecretString>> {

@@ -6,6 +6,9 @@ use uuid::Uuid;
 
 use crate::store::{Begun, Intent, Millis};
 
+/// Hash of the request, state, status, answer and lease of an intent.
+type Earlier = (String, String, Option<i32>, Option<String>, i64);
+
 /// Begins a listing, or says what became of an earlier one of the same key. Whoever inserts the row is the first;
 /// everybody else finds it, locked until the one before has decided.
 pub(super) async fn begin(
@@ -29,7 +32,7 @@ pub(super) async fn begin(
     if inserted.rows_affected() == 1 {
         return Ok(Begun::Fresh);
     }
-    let earlier: Option<(String, String, Option<i32>, Option<String>, i64)> = sqlx::query_as(
+    let earlier: Option<Earlier> = sqlx::query_as(
         "SELECT request_hash, state, status, answer, lease_until FROM ml_item_intents
          WHERE user_id = $1 AND key = $2 FOR UPDATE",
     )

@@ -4,8 +4,6 @@ mod accounts;
 mod inbox;
 mod intents;
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use service_kit::postgres::{Pool, PostgresError};
 use sqlx::PgConnection;
@@ -17,9 +15,6 @@ use super::{
     Store, StoreError,
 };
 
-/// MercadoLibre waits half a second for the word that a notification is stored, and sends again what it got no word
-/// of: a database that hangs has to be told as long as there is time to say so.
-const RECEIVE_WITHIN: Duration = Duration::from_millis(350);
 /// The index that keeps one MercadoLibre account with one user.
 const ONE_OWNER: &str = "ml_accounts_ml_user_id_key";
 
@@ -139,15 +134,7 @@ impl Store for PostgresStore {
     }
 
     async fn receive(&self, notification: Notification, work: bool) -> Result<bool, StoreError> {
-        const OPERATION: &str = "store the notification";
-        let stored = async {
-            let mut held = self.pool.acquire().await?;
-            inbox::receive(&mut held, &notification, work).await
-        };
-        match tokio::time::timeout(RECEIVE_WITHIN, stored).await {
-            Ok(stored) => stored.map_err(failed(OPERATION)),
-            Err(late) => Err(StoreError { operation: OPERATION, busy: true, source: late.into() }),
-        }
+        on_connection!(self, "store the notification", |db| inbox::receive(db, &notification, work))
     }
 
     async fn claim_due(

@@ -5,7 +5,7 @@ mod cache;
 mod limits;
 
 pub use cache::RedisCache;
-pub use limits::{GRACE, RedisLimits};
+pub use limits::RedisLimits;
 
 use service_kit::redis::RedisError;
 
