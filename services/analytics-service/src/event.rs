@@ -144,7 +144,11 @@ mod tests {
             assert_eq!(Event::read(&envelope(&json!({"type": text}))), Err(Unreadable::Type), "{text:?}");
         }
         for tenant in ["", "a\0b", "a\nb", &"a".repeat(129)] {
-            assert_eq!(Event::read(&envelope(&json!({"tenant": tenant}))), Err(Unreadable::Tenant), "{tenant:?}");
+            assert_eq!(
+                Event::read(&envelope(&json!({"tenant": tenant}))),
+                Err(Unreadable::Tenant),
+                "{tenant:?}"
+            );
         }
         assert!(matches!(Event::read(&json!("no object")), Err(Unreadable::Envelope(_))));
     }

@@ -181,8 +181,7 @@ mod tests {
     fn every_refusal_has_its_status_and_code_and_says_when_to_come_back() {
         let throttled = UserError::Throttled { wait: Duration::from_millis(1_500) };
         let database = |source| StoreError::Database { operation: "read a user", source: Box::new(source) };
-        let away =
-            database(PostgresError::Exhausted { store: "postgresql", waited: Duration::from_secs(2) });
+        let away = database(PostgresError::Exhausted { store: "postgresql", waited: Duration::from_secs(2) });
         let corrupt = database(PostgresError::Corrupt { what: "a time", source: "too late".into() });
         let failed = |status| IntegrationError::Failed { operation: "exchange a code", status };
         for (error, status, code, retry_after) in [

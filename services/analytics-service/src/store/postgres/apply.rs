@@ -65,11 +65,8 @@ pub(super) async fn apply(db: &mut PgConnection, batch: &Batch) -> Result<Applie
 /// new ones up. Without it a batch of another partition could count for a user whose rows are just going, and neither
 /// transaction would see the other.
 async fn bar_erasures(db: &mut PgConnection, erases: bool) -> Result<(), PostgresError> {
-    let sql = if erases {
-        "SELECT pg_advisory_xact_lock($1)"
-    } else {
-        "SELECT pg_advisory_xact_lock_shared($1)"
-    };
+    let sql =
+        if erases { "SELECT pg_advisory_xact_lock($1)" } else { "SELECT pg_advisory_xact_lock_shared($1)" };
     sqlx::query(sql).bind(ERASURES).execute(db).await?;
     Ok(())
 }

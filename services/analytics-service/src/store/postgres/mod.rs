@@ -249,47 +249,4 @@ impl AnalyticsStore for PostgresStore {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-    use std::sync::Arc;
-
-    use service_kit::testing::servers;
-
-    use super::*;
-    use crate::store::contract;
-
-    fn migrations() -> &'static Path {
-        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/postgres"))
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    #[ignore = "needs a real server: make e2e-services"]
-    async fn postgresql_keeps_the_contract() {
-        contract::run(|| async {
-            let url = servers::postgresql(migrations()).await.unwrap();
-            let pool = Pool::new("postgresql", "test", &url, 8).unwrap();
-            Arc::new(PostgresStore::new(pool)) as Arc<dyn AnalyticsStore>
-        })
-        .await;
-    }
-
-    #[tokio::test]
-    #[ignore = "needs a real server: make e2e-services"]
-    async fn a_missing_migration_is_told_as_such() {
-        let nothing = tempfile::tempdir().unwrap();
-        std::fs::write(nothing.path().join("0001_nothing.up.sql"), "SELECT 1;").unwrap();
-        let url = servers::postgresql(nothing.path()).await.unwrap();
-        let store = PostgresStore::new(Pool::new("postgresql", "test", &url, 1).unwrap());
-        assert!(matches!(store.check().await, Err(StoreError::NotMigrated { .. })));
-        assert!(store.migrated().await.unwrap_err().contains("analytics_"));
-    }
-
-    #[tokio::test]
-    async fn a_server_that_is_away_is_unavailable() {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let url = format!("postgresql://nobody:secret@127.0.0.1:{port}/none").into();
-        let store = PostgresStore::new(Pool::new("postgresql", "test", &url, 1).unwrap());
-        let error = store.check().await.unwrap_err();
-        assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
-    }
-}
+mod tests;
