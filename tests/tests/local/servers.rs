@@ -60,7 +60,7 @@ fn redis(sandbox: &Sandbox, store: &str, words: &[&str]) -> String {
 
 /// Visits the shop once; returns what each of its stores has counted.
 async fn visit(sandbox: &Sandbox) -> Result<[u64; 3], String> {
-    let answer = ask(&format!("{}/visit", sandbox.url(FRONT))).await.map_err(|error| error.to_string())?;
+    let answer = ask(&format!("{}/visit", sandbox.url(FRONT))).await?;
     let counts: Vec<u64> = answer.body.split_whitespace().filter_map(|word| word.parse().ok()).collect();
     let counts = <[u64; 3]>::try_from(counts);
     counts.ok().filter(|_| answer.status == 200).ok_or_else(|| format!("{}: {}", answer.status, answer.body))
