@@ -5,14 +5,15 @@
 #   tests/run.sh full         the same with every end-to-end case at full length
 #   tests/run.sh e2e-local    only the end-to-end suite of the embedded target
 #   tests/run.sh e2e-fire     only the same target under fire, at full length
+#   tests/run.sh e2e-services only the services on real servers, at full length
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 length=${1:-short}
 case $length in
-short | full | e2e-local | e2e-fire) ;;
+short | full | e2e-local | e2e-fire | e2e-services) ;;
 *)
-	echo "tests/run.sh $length: expected short, full, e2e-local or e2e-fire" >&2
+	echo "tests/run.sh $length: expected short, full, e2e-local, e2e-fire or e2e-services" >&2
 	exit 2
 	;;
 esac
@@ -60,12 +61,41 @@ services_through_mlctl() {
 	ls target/release/{user,integration,catalog,analytics}-service target/release/gateway target/release/ml-api-sim
 }
 
+# Real PostgreSQL, Redis, Kafka and a stand-in for MongoDB: what they are made of, the harness that disturbs them, the
+# services' tests that need them, and a user's journey over all.
+on_real_servers() {
+	if ! bash tests/requirements.sh services; then
+		if [[ $length == short ]]; then
+			echo "NOT RUN: the services on real servers; what they need is missing, as said above"
+			return
+		fi
+		echo "tests/run.sh $length: the services on real servers cannot run, as said above" >&2
+		exit 1
+	fi
+	local stores=${CARGO_TARGET_DIR:-target}/debug/stores
+	stage "stores, built" "$cargo" build --quiet -p mlctl-tests --bin stores
+	stage "stores, prepared" "$stores" prepare
+	# In the words of the stage before it, so that nothing is built twice.
+	local selection=()
+	if [[ $length != e2e-* ]]; then selection=(--workspace --all-features --exclude mlctl-tests); fi
+	stage "services, real servers" "$stores" run -- bash tests/real-servers.sh "${selection[@]}"
+	stage "stores and the journey" "$cargo" test -p mlctl-tests --test services -- --test-threads=1 --show-output
+}
+
 if [[ $length != e2e-* ]]; then
 	stage "format" "$cargo" fmt --all --check
 	stage "lints" "$cargo" clippy --workspace --all-targets --all-features --quiet -- -D warnings
 	stage "unit and integration" "$cargo" test --workspace --all-features --exclude mlctl-tests --quiet
 	stage "documentation" docs
 	stage "one build of shared crates" bash tests/same-features.sh
+fi
+if [[ $length == e2e-services ]]; then
+	stage "services, release build" "$cargo" build --release --quiet -p "*-service" -p gateway -p ml-api-sim
+	on_real_servers
+	printf '\n'
+	printf '%s\n' "${summary[@]}"
+	printf 'passed  %-26s %5d s\n' "everything ($length)" $((SECONDS - began))
+	exit
 fi
 stage "mlctl, release build" "$cargo" build --release --quiet -p mlctl
 if [[ $length != e2e-* ]]; then
@@ -74,7 +104,14 @@ fi
 stage "services, built by mlctl" services_through_mlctl
 if [[ $length != e2e-* ]]; then
 	stage "release archive" bash tests/dist.sh
+	# The one suite that needs a package of Python's registry, so not part of `make test`.
+	if [[ $length == full ]]; then
+		stage "OpenAPI, schemathesis" bash tests/openapi.sh
+	else
+		echo "not in make test, but in make test-full: the services asked by schemathesis"
+	fi
 	stage "tidy" "$cargo" test -p mlctl-tests --quiet --lib --bins --test tidy
+	on_real_servers
 fi
 # What measures runs alone; what waits for replicas most of the time does so side by side.
 if [[ $length != e2e-fire ]]; then

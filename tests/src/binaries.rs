@@ -45,3 +45,9 @@ pub(crate) fn built() -> &'static Path {
 pub fn mlctl() -> PathBuf {
     built().join("mlctl")
 }
+
+/// Returns the binary of a service under test.
+#[must_use]
+pub fn service(name: &str) -> PathBuf {
+    built().join(name)
+}

@@ -16,14 +16,15 @@ mod ports;
 mod processes;
 mod sandbox;
 mod seal;
+pub mod stores;
 
-pub use binaries::{mlctl, repository};
+pub use binaries::{mlctl, repository, service};
 pub use finished::Finished;
 pub use http::{Answer, ask, get, send};
 pub use knobs::{BACK, FRONT, assert_settled, at_full_length, item};
 pub use load::{Load, Tally};
 pub use ports::free_ports;
-pub use processes::{Process, kill, of_folder};
+pub use processes::{Process, alive, family, kill, of_folder};
 pub use sandbox::{Running, Sandbox, eventually};
 pub use seal::{Seal, begin, documented_codes, end, pause, through};
 

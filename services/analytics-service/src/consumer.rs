@@ -6,17 +6,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
 use service_kit::error::chain;
 use service_kit::eventlog::{self, EventLog};
 use service_kit::health::Check;
 use service_kit::lease::Lease;
 use service_kit::sqlite::SqliteError;
+use service_kit::trace::{self, Context, Kind, Span};
 use service_kit::{Clock, Shutdown};
 
 use crate::event::Event;
 use crate::metrics::ConsumerMetrics;
-use crate::store::{AnalyticsStore, Applied, Batch, DeadLetter, Partition, Record, Retention, StoreError};
+use crate::pruning::Pruning;
+use crate::store::{AnalyticsStore, Applied, Batch, DeadLetter, Partition, Record, StoreError};
 
 /// Events of one batch.
 const BATCH: usize = 500;
@@ -28,17 +29,6 @@ const PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Longest part of an unreadable event that is kept, in characters.
 const LETTER_MAX: usize = 4_096;
-
-/// Time between two prunings.
-const PRUNE_EVERY: SignedDuration = SignedDuration::from_mins(10);
-/// How long an event's identity is known: publishers repeat an event within minutes.
-const SEEN_LIFE: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// How long unreadable events are kept for people to look at.
-const DEAD_LIFE: SignedDuration = SignedDuration::from_hours(14 * 24);
-/// How long an erased user's late events are refused.
-const ERASED_LIFE: SignedDuration = SignedDuration::from_hours(30 * 24);
-/// How long hours are kept, in hours: longer than the longest series that can be asked for. Totals stay.
-const HOURS_LIFE: i64 = 1_100 * 24;
 
 /// One round failed; nothing of its batch took effect, and the next round reads it again.
 #[derive(Debug, thiserror::Error)]
@@ -62,13 +52,16 @@ pub struct Consumer {
     check: Check,
     /// Over the partition.
     lease: Lease,
-    next_prune: Timestamp,
+    pruning: Pruning,
 }
+
+/// The consumer group of this service.
+pub const GROUP: &str = "analytics-service";
 
 /// The partition that the embedded log has, as read by this service.
 #[must_use]
 pub fn partition() -> Partition {
-    Partition { topic: eventlog::ML_EVENTS.to_owned(), number: 0, group: "analytics-service".to_owned() }
+    Partition { topic: eventlog::ML_EVENTS.to_owned(), number: 0, group: GROUP.to_owned() }
 }
 
 impl Consumer {
@@ -82,8 +75,8 @@ impl Consumer {
         check: Check,
         lease: Lease,
     ) -> Self {
-        let next_prune = clock.now();
-        Self { store, log, partition: partition(), clock, metrics, check, lease, next_prune }
+        let pruning = Pruning::new(clock.now());
+        Self { store, log, partition: partition(), clock, metrics, check, lease, pruning }
     }
 
     /// Consumes until `stop` asks for the end; finishes its batch and gives the partition to another replica.
@@ -117,7 +110,7 @@ impl Consumer {
                 "the partition could not be given back; the lease ends by itself"
             );
         }
-        self.metrics.show_lag(0);
+        self.metrics.show_lag(&self.partition, 0);
     }
 
     /// Handles one batch, if this replica holds the partition. Answers whether there may be more at once.
@@ -126,7 +119,7 @@ impl Consumer {
     /// [`ConsumeError`]; nothing of the batch took effect.
     pub async fn round(&mut self) -> Result<bool, ConsumeError> {
         if !self.holds_partition().await? {
-            self.metrics.show_lag(0);
+            self.metrics.show_lag(&self.partition, 0);
             self.check.good();
             self.check.detail("another replica holds the partition");
             return Ok(false);
@@ -137,15 +130,16 @@ impl Consumer {
         let full = records.len() == BATCH;
         let now = self.clock.now();
         let mut behind = head.saturating_sub(after);
-        self.metrics.show_lag(behind);
+        self.metrics.show_lag(&self.partition, behind);
         if let Some(last) = records.last().map(|record| record.offset) {
+            let span = span(&records);
             let records: Vec<Record> = records.iter().map(read).collect();
             let batch = Batch { partition: self.partition.clone(), after, records, at: now };
-            match self.store.apply(batch).await? {
+            match trace::work(span, self.store.apply(batch)).await? {
                 Applied::Done(counts) => {
                     self.metrics.count(counts);
                     behind = head.saturating_sub(last);
-                    self.metrics.show_lag(behind);
+                    self.metrics.show_lag(&self.partition, behind);
                 }
                 // Our lease ended during the batch, and its new holder was faster.
                 Applied::Moved => self.lease.lost(),
@@ -153,7 +147,7 @@ impl Consumer {
         }
         self.check.good();
         self.check.detail(format!("holds the partition, {behind} behind"));
-        self.prune(now).await?;
+        self.pruning.prune(&*self.store, now).await?;
         Ok(full)
     }
 
@@ -163,26 +157,22 @@ impl Consumer {
         let given = self.store.assign(&self.partition, self.lease.holder(), term.from, term.until).await?;
         Ok(self.lease.note(term, given))
     }
+}
 
-    async fn prune(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        if now < self.next_prune {
-            return Ok(());
+/// The span of a batch. Of one cause it is the child; of several it points to each, because it has no one parent.
+fn span(records: &[eventlog::Record]) -> Option<Span> {
+    let mut causes: Vec<Context> = Vec::new();
+    for cause in records.iter().filter_map(|record| trace::of_event(&record.headers)) {
+        if cause.sampled && !causes.contains(&cause) {
+            causes.push(cause);
         }
-        let removed = self
-            .store
-            .prune(Retention {
-                seen_before: later(now, -SEEN_LIFE),
-                dead_before: later(now, -DEAD_LIFE),
-                erased_before: later(now, -ERASED_LIFE),
-                hours_before: now.as_second().div_euclid(3_600) - HOURS_LIFE,
-            })
-            .await?;
-        if removed > 0 {
-            tracing::info!(removed, "old rows are pruned");
-        }
-        self.next_prune = later(now, PRUNE_EVERY);
-        Ok(())
     }
+    let parent = if let [one] = causes.as_slice() { Some(one) } else { None };
+    let mut span = trace::open_in("count events", Kind::Consumer, parent)?;
+    span.set("messaging.destination.name", eventlog::ML_EVENTS);
+    span.set("messaging.batch.message_count", records.len());
+    span.link(causes);
+    Some(span)
 }
 
 /// Reads one record; what cannot be read becomes a dead letter with its reason.
@@ -195,14 +185,11 @@ fn read(record: &eventlog::Record) -> Record {
     Record { position: record.offset, content }
 }
 
-fn later(time: Timestamp, by: SignedDuration) -> Timestamp {
-    time.saturating_add(by).unwrap_or(Timestamp::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
+    use jiff::Timestamp;
     use serde_json::json;
     use service_kit::clock::ManualClock;
     use service_kit::eventlog::{Headers, NewRecord};
@@ -238,7 +225,7 @@ mod tests {
 
         fn replica(&self, name: &str) -> (Consumer, ConsumerMetrics, Health) {
             let health = Health::new(IDENTITY, &Base::new(IDENTITY));
-            let metrics = ConsumerMetrics::register(&Metrics::new(), &partition());
+            let metrics = ConsumerMetrics::register(&Metrics::new(), Some(&partition()));
             let consumer = Consumer::new(
                 Arc::clone(&self.store) as Arc<dyn AnalyticsStore>,
                 self.log.clone(),
@@ -312,9 +299,9 @@ mod tests {
         world.publish(BATCH + 1).await;
         let (mut consumer, metrics, health) = world.replica("one");
         assert!(consumer.round().await.unwrap(), "there is more");
-        assert_eq!(metrics.lag(), 1.0);
+        assert_eq!(metrics.lag(&partition()), 1.0);
         assert!(!consumer.round().await.unwrap());
-        assert_eq!(metrics.lag(), 0.0);
+        assert_eq!(metrics.lag(&partition()), 0.0);
         assert_eq!(world.counted().await, BATCH as u64 + 1);
         assert_eq!(health.report().checks["consumer"].detail, "holds the partition, 0 behind");
     }
@@ -332,10 +319,10 @@ mod tests {
         execute("ALTER TABLE analytics_totals RENAME TO away").await.unwrap();
         let (mut consumer, metrics, _) = world.replica("one");
         assert!(matches!(consumer.round().await, Err(ConsumeError::Store(_))));
-        assert_eq!(metrics.lag(), 2.0);
+        assert_eq!(metrics.lag(&partition()), 2.0);
         execute("ALTER TABLE away RENAME TO analytics_totals").await.unwrap();
         consumer.round().await.unwrap();
         assert_eq!(world.counted().await, 2);
-        assert_eq!(metrics.lag(), 0.0);
+        assert_eq!(metrics.lag(&partition()), 0.0);
     }
 }

@@ -1,49 +1,49 @@
 //! The metrics that this service owns.
 
 use service_kit::Metrics;
-use service_kit::metrics::{Counters, Gauges};
+use service_kit::events::{self, Lag};
+use service_kit::metrics::Counters;
 
 use crate::store::{Counts, Partition};
 
-/// `kafka_consumer_lag{topic,partition,group}` and `analytics_events_total{outcome}`.
+/// `kafka_consumer_lag{topic,partition,group}` with its neighbour, and `analytics_events_total{outcome}`.
 #[derive(Clone, Debug)]
 pub struct ConsumerMetrics {
-    lag: Gauges,
+    lag: Lag,
     events: Counters,
-    labels: [String; 3],
 }
 
 impl ConsumerMetrics {
-    /// Registers the metrics of one partition with every series at 0.
+    /// Registers the metrics, with the lag of a partition that is known from the start.
     #[must_use]
-    pub fn register(metrics: &Metrics, partition: &Partition) -> Self {
-        let labels = [partition.topic.clone(), partition.number.to_string(), partition.group.clone()];
-        let [topic, number, group] = labels.each_ref().map(String::as_str);
-        let lag = metrics.gauge(
-            "kafka_consumer_lag",
-            "Events that the group has still to read",
-            &["topic", "partition", "group"],
-            &[&[topic, number, group]],
-        );
+    pub fn register(metrics: &Metrics, partition: Option<&Partition>) -> Self {
+        let known: Vec<events::Partition> = partition.map(named).into_iter().collect();
+        let lag = Lag::register(metrics, &known);
         let events = metrics.counter(
             "analytics_events",
             "Events read from the log by outcome",
             &["outcome"],
             &[&["counted"], &["duplicate"], &["skipped"], &["dead"]],
         );
-        Self { lag, events, labels }
+        Self { lag, events }
     }
 
-    /// Shows how far the consumer is behind. A replica that does not hold the partition shows 0: the series is there
-    /// from the start, and the sum over the replicas counts each event once.
-    pub fn show_lag(&self, events: u64) {
-        self.lag.set(&self.labels.each_ref().map(String::as_str), events as f64);
+    /// The lag, for a consumer that shows it by itself.
+    #[must_use]
+    pub fn by_partition(&self) -> Lag {
+        self.lag.clone()
+    }
+
+    /// Shows how far the consumer of the embedded log is behind. A replica that does not hold the partition shows 0:
+    /// the series is there from the start, and the sum over the replicas counts each event once.
+    pub fn show_lag(&self, partition: &Partition, events: u64) {
+        self.lag.show(&named(partition), events);
     }
 
     /// What [`Self::show_lag`] was told last.
     #[must_use]
-    pub fn lag(&self) -> f64 {
-        self.lag.get(&self.labels.each_ref().map(String::as_str))
+    pub fn lag(&self, partition: &Partition) -> f64 {
+        self.lag.of(&named(partition))
     }
 
     /// Counts the records of one batch.
@@ -57,6 +57,11 @@ impl ConsumerMetrics {
     }
 }
 
+fn named(partition: &Partition) -> events::Partition {
+    let Partition { topic, number, group } = partition.clone();
+    events::Partition { topic, number, group }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,11 +70,11 @@ mod tests {
     fn every_series_is_there_from_the_start() {
         let metrics = Metrics::new();
         let partition = Partition { topic: "ml-events".to_owned(), number: 0, group: "g".to_owned() };
-        let consumer = ConsumerMetrics::register(&metrics, &partition);
+        let consumer = ConsumerMetrics::register(&metrics, Some(&partition));
         let lag = "kafka_consumer_lag{topic=\"ml-events\",partition=\"0\",group=\"g\"}";
         assert!(metrics.encode().contains(&format!("{lag} 0")), "{}", metrics.encode());
         assert!(metrics.encode().contains("analytics_events_total{outcome=\"dead\"} 0\n"));
-        consumer.show_lag(7);
+        consumer.show_lag(&partition, 7);
         consumer.count(Counts { counted: 3, duplicate: 2, skipped: 1, dead: 4 });
         assert!(metrics.encode().contains(&format!("{lag} 7")), "{}", metrics.encode());
         assert!(metrics.encode().contains("analytics_events_total{outcome=\"counted\"} 3\n"));

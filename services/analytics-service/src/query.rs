@@ -12,6 +12,7 @@ const POINTS_MAX: i64 = 1_000;
 
 /// Width of one point of a series. Days are UTC days.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Bucket {
     /// One hour.
@@ -41,6 +42,7 @@ impl Bucket {
 
 /// Query string of `GET /analytics/events`.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RangeParams {
     from: Option<Timestamp>,
@@ -115,6 +117,7 @@ pub struct HourCount {
 
 /// Answer of `GET /analytics/events`.
 #[derive(Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Series {
     /// Width of a point.
     pub bucket: Bucket,
@@ -128,6 +131,7 @@ pub struct Series {
 
 /// Events of one bucket.
 #[derive(Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Point {
     /// Start of the bucket.
     pub start: Timestamp,
@@ -163,6 +167,7 @@ fn hour_start(hour: i64) -> Timestamp {
 
 /// Answer of `GET /analytics/summary`.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Summary {
     /// Products of the catalog.
     pub products: ProductCounts,
@@ -180,6 +185,7 @@ pub struct Summary {
 
 /// Events of the catalog's products.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ProductCounts {
     /// Products made.
     pub created: u64,
@@ -191,6 +197,7 @@ pub struct ProductCounts {
 
 /// Events of items.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ItemCounts {
     /// Item states taken over from MercadoLibre.
     pub synced: u64,
@@ -198,6 +205,7 @@ pub struct ItemCounts {
 
 /// Events of MercadoLibre accounts.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AccountCounts {
     /// Accounts connected.
     pub connected: u64,

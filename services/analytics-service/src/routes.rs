@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{FromRef, State};
-use axum::routing::get;
 use service_kit::auth::{Principal, Verifier};
 use service_kit::extract::{Json, Query};
-use service_kit::{ApiError, Clock};
+use service_kit::{ApiError, Clock, Routes};
 
 use crate::event::Owner;
 use crate::query::{RangeParams, Series, Summary};
@@ -35,10 +34,11 @@ impl FromRef<App> for Verifier {
 
 /// The routes over `app`.
 pub fn router(app: App) -> Router {
-    Router::<App>::new()
-        .route("/analytics/summary", get(summary))
-        .route("/analytics/events", get(events))
-        .with_state(app)
+    routes().over(app)
+}
+
+fn routes() -> Routes<App> {
+    Routes::new().get("/analytics/summary", summary).get("/analytics/events", events)
 }
 
 fn owner(principal: Principal) -> Owner {
@@ -56,4 +56,23 @@ async fn events(
 ) -> Result<Json<Series>, ApiError> {
     let range = params.check(app.clock.now())?;
     Ok(Json(Series::of(range, app.store.hours(&owner(principal), range).await?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use service_openapi::{Document, committed};
+
+    use super::*;
+
+    #[test]
+    fn the_document_is_what_the_handlers_say() {
+        let mut document = Document::of(crate::IDENTITY, "Counts of what happened, by hour and by day.");
+        let sums = "What happened to the caller's products, items and accounts, summed up.";
+        document.operation("GET", "/analytics/summary", sums, summary, |_| {});
+        let series = "The same over time, in points of an hour or a day.";
+        document.operation("GET", "/analytics/events", series, events, |_| {});
+        assert_eq!(routes().list(), ROUTES);
+        document.covers(ROUTES);
+        committed::check(env!("CARGO_MANIFEST_DIR"), document);
+    }
 }

@@ -40,7 +40,7 @@ enum RoundError {
 pub struct Background {
     store: Arc<dyn ProductStore>,
     relay: Relay,
-    erasure: Erasure,
+    erasure: Option<Erasure>,
     clock: Clock,
     lease: Lease,
     wake: Arc<Notify>,
@@ -48,12 +48,13 @@ pub struct Background {
 }
 
 impl Background {
-    /// A loop over `store`; `wake` is what the catalog notifies after a write.
+    /// A loop over `store`; `wake` is what the catalog notifies after a write. Without `erasure`
+    /// somebody else follows the events of deleted users.
     #[must_use]
     pub fn new(
         store: Arc<dyn ProductStore>,
         relay: Relay,
-        erasure: Erasure,
+        erasure: Option<Erasure>,
         clock: Clock,
         lease: Lease,
         wake: Arc<Notify>,
@@ -98,7 +99,10 @@ impl Background {
         // Each is tried whatever became of the others: a document that cannot be published must not keep a deleted
         // user's products.
         let published = self.relay.publish().await;
-        let erased = self.erasure.catch_up(now).await;
+        let erased = match &self.erasure {
+            Some(erasure) => erasure.catch_up(now).await,
+            None => Ok(()),
+        };
         self.sweep(now).await?;
         published?;
         erased?;

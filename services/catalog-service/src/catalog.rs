@@ -1,5 +1,7 @@
 //! The rules of the catalog: every operation on products, over any store.
 
+mod once;
+
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -13,9 +15,11 @@ use crate::erasure::erase;
 use crate::event::{Event, Happened};
 use crate::item::{Decision, Item, ItemState, decide};
 use crate::metrics::{Outcome, ProductUpdates};
-use crate::product::{Change, Details, Draft, Owner, Problems, Product, Source};
+use crate::product::{Change, Details, Owner, Problems, Product, Source};
 use crate::search::{Mark, Search};
 use crate::store::{Inserted, ProductStore, Replaced, StoreError, Stored, Write};
+
+pub use self::once::{Key, KeyError, Made};
 
 /// How often a write is tried anew when others write the same document in between.
 const ATTEMPTS: u32 = 5;
@@ -47,6 +51,12 @@ pub enum CatalogError {
     /// The account was erased; its token outlived it.
     #[error("the account was deleted: register again to keep products")]
     OwnerErased,
+    /// The key came before, with another request.
+    #[error("the Idempotency-Key belongs to another request: use a new one for each product")]
+    KeyReused,
+    /// The same request is not finished yet.
+    #[error("the first request with this Idempotency-Key is not finished: try again")]
+    KeyInFlight,
     /// Others wrote the same document each time.
     #[error("product {0} is being changed by others: try again")]
     Contended(String),
@@ -57,6 +67,7 @@ pub enum CatalogError {
 
 /// One page of a search.
 #[derive(Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Page {
     /// The products, newest first.
     pub products: Vec<Product>,
@@ -66,6 +77,7 @@ pub struct Page {
 
 /// What became of one item of a hand-over.
 #[derive(Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ItemResult {
     /// The item as named by the sender, empty when it named none.
     pub ml_item_id: String,
@@ -100,22 +112,6 @@ impl Catalog {
         wake: Arc<Notify>,
     ) -> Self {
         Self { store, clock, new_id, updates, wake }
-    }
-
-    /// Makes a product.
-    ///
-    /// # Errors
-    /// [`CatalogError::Invalid`], [`CatalogError::OwnerErased`] or the store's failure.
-    pub async fn create(&self, owner: &Owner, draft: Draft) -> Result<Product, CatalogError> {
-        let result = match draft.into_details() {
-            Ok(details) => self.insert(owner, details, Source::Api, None).await.and_then(|made| {
-                // Without an item there is nothing that another product could hold.
-                made.ok_or_else(|| CatalogError::Contended("new".to_owned()))
-            }),
-            Err(problems) => Err(CatalogError::Invalid(problems)),
-        };
-        self.count(owner, Source::Api, &result, |_| Outcome::Created);
-        result
     }
 
     /// The owner's product.
@@ -257,7 +253,11 @@ impl Catalog {
                 Decision::Stale => return Ok((Outcome::Stale, mine)),
                 Decision::Conflict => return Ok((Outcome::Conflict, None)),
                 Decision::Create => {
-                    (Outcome::Created, self.insert(owner, item.details.clone(), source, Some(&item)).await?)
+                    let id = (self.new_id)();
+                    (
+                        Outcome::Created,
+                        self.insert(owner, id, item.details.clone(), source, Some(&item)).await?,
+                    )
                 }
                 Decision::Revive(before) => {
                     let after =
@@ -290,13 +290,14 @@ impl Catalog {
     async fn insert(
         &self,
         owner: &Owner,
+        id: Uuid,
         details: Details,
         source: Source,
         item: Option<&ItemState>,
     ) -> Result<Option<Product>, CatalogError> {
         let now = self.now();
         let product = Product {
-            id: (self.new_id)(),
+            id,
             ml_item_id: item.map(|item| item.ml_item_id.clone()),
             details,
             source,
@@ -313,6 +314,8 @@ impl Catalog {
                 Ok(Some(product))
             }
             Inserted::ItemTaken => Ok(None),
+            // Our own earlier attempt, whose answer was lost, or the first request of an idempotency key.
+            Inserted::IdTaken => Ok(self.store.find(owner, id).await?),
             Inserted::OwnerErased => Err(CatalogError::OwnerErased),
         }
     }
@@ -384,7 +387,9 @@ impl Catalog {
             Err(CatalogError::Invalid(_) | CatalogError::NotFound(_) | CatalogError::OwnerErased) => {
                 Outcome::Invalid
             }
-            Err(CatalogError::VersionConflict { .. }) => Outcome::Conflict,
+            Err(
+                CatalogError::VersionConflict { .. } | CatalogError::KeyReused | CatalogError::KeyInFlight,
+            ) => Outcome::Conflict,
             Err(CatalogError::Contended(_) | CatalogError::Store(_)) => Outcome::Failed,
         };
         self.updates.count(outcome, source);

@@ -3,9 +3,12 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
+use service_kit::Clock;
 use service_kit::eventlog::{EventLog, ML_EVENTS};
+use service_kit::events::{Applied, Batch, Delivered, Effect, EffectError, Partition};
 use service_kit::sqlite::SqliteError;
 use uuid::Uuid;
 
@@ -13,7 +16,7 @@ use crate::product::Owner;
 use crate::store::{ProductStore, StoreError};
 
 /// The consumer group of this service.
-const GROUP: &str = "catalog-service";
+pub const GROUP: &str = "catalog-service";
 /// Events read at once.
 const BATCH: usize = 500;
 /// How long an erased user's inserts are refused: longer than an access token lives (15 minutes).
@@ -49,7 +52,7 @@ pub async fn erase(store: &dyn ProductStore, owner: &Owner, now: Timestamp) -> R
     Ok(())
 }
 
-/// Follows the event log for deleted users.
+/// Follows the embedded event log for deleted users.
 pub struct Erasure {
     store: Arc<dyn ProductStore>,
     log: EventLog,
@@ -82,5 +85,46 @@ impl Erasure {
             }
             self.log.commit(GROUP, ML_EVENTS, last).await?;
         }
+    }
+}
+
+/// Erasing as the effect of events that come from Kafka. It keeps no position of its own: erasing twice is harmless, so
+/// the group's offset, committed after the effect, is enough.
+pub struct Erasing {
+    store: Arc<dyn ProductStore>,
+    clock: Clock,
+}
+
+impl Erasing {
+    /// Erases from `store`.
+    #[must_use]
+    pub fn new(store: Arc<dyn ProductStore>, clock: Clock) -> Self {
+        Self { store, clock }
+    }
+}
+
+#[async_trait]
+impl Effect for Erasing {
+    /// The user to erase, if the event is about one.
+    type Event = Option<Owner>;
+
+    fn read(&self, record: &Delivered) -> Result<Self::Event, String> {
+        // What has no envelope says nothing about a user; analytics-service keeps it as a dead letter.
+        let envelope = serde_json::from_slice::<Envelope>(&record.payload).ok();
+        let deleted = envelope.filter(|envelope| envelope.event_type == "user.deleted");
+        Ok(deleted.map(|envelope| Owner { tenant: envelope.tenant, user_id: envelope.user_id }))
+    }
+
+    async fn position(&self, _: &Partition) -> Result<Option<u64>, EffectError> {
+        Ok(None)
+    }
+
+    async fn apply(&self, batch: Batch<Self::Event>) -> Result<Applied, EffectError> {
+        let now = self.clock.now();
+        for owner in batch.records.into_iter().filter_map(|(_, event)| event.ok().flatten()) {
+            // An erasure is never put aside as a dead letter: whatever is wrong with the store, it is tried again.
+            erase(&*self.store, &owner, now).await.map_err(|error| EffectError::Unavailable(error.into()))?;
+        }
+        Ok(Applied::Done)
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use service_kit::ApiError;
 
-use crate::catalog::CatalogError;
+use crate::catalog::{CatalogError, KeyError};
 use crate::search::SearchError;
 use crate::store::StoreError;
 
@@ -19,6 +19,10 @@ impl From<CatalogError> for ApiError {
             CatalogError::VersionConflict { .. } => Self::conflict("version_conflict", message),
             CatalogError::Invalid(_) => Self::unprocessable("invalid_product", message),
             CatalogError::OwnerErased => Self::forbidden("account_deleted", message),
+            CatalogError::KeyReused => Self::unprocessable("idempotency_key_reused", message),
+            CatalogError::KeyInFlight => {
+                Self::conflict("idempotency_key_in_flight", message).retry_after(RETRY_AFTER)
+            }
             CatalogError::Contended(_) => Self::unavailable("contended", message, RETRY_AFTER),
             CatalogError::Store(source) => source.into(),
         }
@@ -40,6 +44,12 @@ impl From<StoreError> for ApiError {
             }
             StoreError::Failed { .. } => Self::internal(error),
         }
+    }
+}
+
+impl From<KeyError> for ApiError {
+    fn from(error: KeyError) -> Self {
+        Self::bad_request("invalid_idempotency_key", error.to_string())
     }
 }
 

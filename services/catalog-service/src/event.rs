@@ -46,6 +46,9 @@ pub struct Event {
     pub at: Timestamp,
     /// What a consumer needs to know without asking the catalog.
     pub data: Value,
+    /// The span that caused it, kept beside it until it is published: a header then, and no part of the event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
 }
 
 impl Event {
@@ -69,6 +72,7 @@ impl Event {
                 "available_quantity": product.details.available_quantity,
                 "status": product.details.status,
             }),
+            traceparent: service_kit::trace::current().map(|context| context.to_string()),
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::product::Source;
 
 /// What became of one write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// A product was made, or a deleted one came back.

@@ -62,6 +62,38 @@ impl Price {
             .map(Self)
             .ok_or(PriceError::TooLarge)
     }
+
+    /// The price as a whole number of ten-thousandths, for stores that keep it so.
+    #[must_use]
+    pub fn ten_thousandths(self) -> i64 {
+        self.0
+    }
+
+    /// The price of so many ten-thousandths.
+    ///
+    /// # Errors
+    /// [`PriceError`] when it is none.
+    pub fn from_ten_thousandths(number: i64) -> Result<Self, PriceError> {
+        match number {
+            ..0 => Err(PriceError::Negative),
+            0..LIMIT => Ok(Self(number)),
+            LIMIT.. => Err(PriceError::TooLarge),
+        }
+    }
+}
+
+#[cfg(test)]
+impl schemars::JsonSchema for Price {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Price".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "number", "minimum": 0, "exclusiveMaximum": LIMIT / SCALE,
+            "description": "At most four decimals.",
+        })
+    }
 }
 
 impl fmt::Display for Price {
@@ -122,7 +154,10 @@ mod tests {
             let price: Price = serde_json::from_str(text).unwrap();
             assert_eq!(serde_json::to_string(&price).unwrap(), text);
             assert_eq!(price.to_string(), text);
+            assert_eq!(Price::from_ten_thousandths(price.ten_thousandths()), Ok(price));
         }
+        assert_eq!(Price::from_ten_thousandths(-1), Err(PriceError::Negative));
+        assert_eq!(Price::from_ten_thousandths(LIMIT), Err(PriceError::TooLarge));
         assert_eq!(serde_json::from_str::<Price>("100.50").unwrap(), Price::parse("100.5").unwrap());
         assert_eq!(serde_json::from_str::<Price>("1e3").unwrap(), Price::parse("1000").unwrap());
     }

@@ -13,9 +13,9 @@ use crate::price::Price;
 /// Longest title, in characters.
 const TITLE_MAX: usize = 256;
 /// Longest category, SKU, attribute name or attribute value, in characters.
-const FIELD_MAX: usize = 256;
+pub(crate) const FIELD_MAX: usize = 256;
 /// Most attributes of one product.
-const ATTRIBUTES_MAX: usize = 100;
+pub(crate) const ATTRIBUTES_MAX: usize = 100;
 /// Largest stock of one product, in pieces.
 const QUANTITY_MAX: u32 = 99_999_999;
 
@@ -38,6 +38,7 @@ impl Owner {
 
 /// Where the last change of a product came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// A client of the public routes.
@@ -65,6 +66,7 @@ impl Source {
 
 /// The state of a listing, in MercadoLibre's words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ListingStatus {
     /// On sale.
@@ -96,6 +98,7 @@ impl ListingStatus {
 
 /// What a product says, without its identity and history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Details {
     /// The title, 1 to 256 characters.
     pub title: String,
@@ -117,6 +120,7 @@ pub struct Details {
 
 /// One product of one owner, as stored and as answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Product {
     /// Our identity of it.
     pub id: Uuid,
@@ -224,21 +228,29 @@ fn is_currency(text: &str) -> bool {
 
 /// Body of `POST /products`.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Draft {
+    #[cfg_attr(test, schemars(length(min = 1, max = 256), regex(pattern = crate::schema::TEXT_PATTERN)))]
     title: String,
     price: Price,
     #[serde(default)]
+    #[cfg_attr(test, schemars(length(min = 1, max = 256), regex(pattern = crate::schema::TEXT_PATTERN)))]
     category_id: Option<String>,
     #[serde(default)]
+    #[cfg_attr(test, schemars(regex(pattern = "^[A-Z]{3}$")))]
     currency_id: Option<String>,
     #[serde(default)]
+    #[cfg_attr(test, schemars(range(max = QUANTITY_MAX)))]
     available_quantity: u32,
     #[serde(default)]
+    #[cfg_attr(test, schemars(with = "crate::schema::ClientsChoice"))]
     status: ListingStatus,
     #[serde(default)]
+    #[cfg_attr(test, schemars(length(min = 1, max = 256), regex(pattern = crate::schema::TEXT_PATTERN)))]
     sku: Option<String>,
     #[serde(default)]
+    #[cfg_attr(test, schemars(with = "crate::schema::Attributes"))]
     attributes: BTreeMap<String, String>,
 }
 
@@ -266,20 +278,28 @@ impl Draft {
 
 /// Body of `PUT /products/{id}`: a field left out keeps its value, `null` empties a field that may be empty.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Change {
     /// The version that the client has seen; another one in the store is a conflict.
     pub version: u64,
+    #[cfg_attr(test, schemars(length(min = 1, max = 256), regex(pattern = crate::schema::TEXT_PATTERN)))]
     title: Option<String>,
     #[serde(default, deserialize_with = "given")]
+    #[cfg_attr(test, schemars(with = "Option<String>", length(min = 1, max = 256), regex(pattern = crate::schema::TEXT_PATTERN)))]
     category_id: Option<Option<String>>,
     price: Option<Price>,
     #[serde(default, deserialize_with = "given")]
+    #[cfg_attr(test, schemars(with = "Option<String>", regex(pattern = "^[A-Z]{3}$")))]
     currency_id: Option<Option<String>>,
+    #[cfg_attr(test, schemars(range(max = QUANTITY_MAX)))]
     available_quantity: Option<u32>,
+    #[cfg_attr(test, schemars(with = "Option<crate::schema::ClientsChoice>"))]
     status: Option<ListingStatus>,
     #[serde(default, deserialize_with = "given")]
+    #[cfg_attr(test, schemars(with = "Option<String>", length(min = 1, max = 256), regex(pattern = crate::schema::TEXT_PATTERN)))]
     sku: Option<Option<String>>,
+    #[cfg_attr(test, schemars(with = "Option<crate::schema::Attributes>"))]
     attributes: Option<BTreeMap<String, String>>,
 }
 

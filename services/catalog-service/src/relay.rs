@@ -5,8 +5,10 @@
 
 use std::sync::Arc;
 
-use service_kit::eventlog::{EventLog, Headers, ML_EVENTS, NewRecord};
-use service_kit::sqlite::SqliteError;
+use service_kit::eventlog::{ML_EVENTS, NewRecord};
+use service_kit::events::{Publish, PublishError};
+use service_kit::trace;
+use tokio::task::{JoinError, JoinSet};
 use uuid::Uuid;
 
 use crate::event::Event;
@@ -14,6 +16,8 @@ use crate::store::{ProductStore, StoreError};
 
 /// Events of one round, about.
 const ROUND: usize = 200;
+/// Products whose events are under way at a time. The embedded log has four connections.
+const SIDE_BY_SIDE: usize = 32;
 
 /// Publishing failed; what was not published stays pending.
 #[derive(Debug, thiserror::Error)]
@@ -23,22 +27,25 @@ pub enum RelayError {
     Store(#[from] StoreError),
     /// The log did not take an event.
     #[error("cannot append to the event log")]
-    Log(#[from] SqliteError),
+    Log(#[from] PublishError),
     /// An event cannot be written as JSON.
     #[error("cannot write event {0} as JSON")]
     Event(Uuid, #[source] serde_json::Error),
 }
 
+/// The events (product, event) of one product that the log has taken.
+type Published = Result<Vec<(Uuid, Uuid)>, RelayError>;
+
 /// Publishes the events of all products. One replica at a time runs it, so that the log stays free of duplicates.
 pub struct Relay {
     store: Arc<dyn ProductStore>,
-    log: EventLog,
+    log: Arc<dyn Publish>,
 }
 
 impl Relay {
     /// A relay from `store` to `log`.
     #[must_use]
-    pub fn new(store: Arc<dyn ProductStore>, log: EventLog) -> Self {
+    pub fn new(store: Arc<dyn ProductStore>, log: Arc<dyn Publish>) -> Self {
         Self { store, log }
     }
 
@@ -62,25 +69,66 @@ impl Relay {
         }
     }
 
-    /// Appends the events product by product, in order, and notes in `taken` those that the log has.
+    /// Appends the events, those of one product in their order, and notes in `taken` those that the log has. Products
+    /// go side by side, since the log acknowledges each; one whose events fail keeps none of the others.
     async fn append(
         &self,
         pending: Vec<(Uuid, Event)>,
         taken: &mut Vec<(Uuid, Uuid)>,
     ) -> Result<(), RelayError> {
+        let mut under_way: JoinSet<Published> = JoinSet::new();
+        let mut failed = None;
         for of_product in pending.chunk_by(|(one, _), (other, _)| one == other) {
-            let mut records = Vec::with_capacity(of_product.len());
-            for (_, event) in of_product {
-                let payload =
-                    serde_json::to_value(event).map_err(|error| RelayError::Event(event.id, error))?;
-                records.push(NewRecord { id: event.id.to_string(), payload, headers: Headers::new() });
-            }
             let Some((product, _)) = of_product.first() else { continue };
-            self.log.append(ML_EVENTS, &product.to_string(), records).await?;
-            taken.extend(of_product.iter().map(|(product, event)| (*product, event.id)));
+            let records = match records(of_product) {
+                Ok(records) => records,
+                Err(error) => {
+                    failed = failed.or(Some(error));
+                    continue;
+                }
+            };
+            let (log, key) = (Arc::clone(&self.log), product.to_string());
+            let ids: Vec<_> = of_product.iter().map(|(product, event)| (*product, event.id)).collect();
+            under_way.spawn(async move {
+                log.publish(ML_EVENTS, &key, records).await?;
+                Ok(ids)
+            });
+            if under_way.len() == SIDE_BY_SIDE {
+                note(under_way.join_next().await, taken, &mut failed);
+            }
         }
-        Ok(())
+        while let Some(done) = under_way.join_next().await {
+            note(Some(done), taken, &mut failed);
+        }
+        failed.map_or(Ok(()), Err)
     }
+}
+
+/// Notes how the events of one product fared. A panic of the log is one of the relay.
+fn note(
+    done: Option<Result<Published, JoinError>>,
+    taken: &mut Vec<(Uuid, Uuid)>,
+    failed: &mut Option<RelayError>,
+) {
+    match done {
+        None => {}
+        Some(Ok(Ok(ids))) => taken.extend(ids),
+        Some(Ok(Err(error))) => {
+            failed.get_or_insert(error);
+        }
+        Some(Err(error)) => {
+            failed.get_or_insert(RelayError::Log(PublishError::Unavailable(error.into())));
+        }
+    }
+}
+
+fn records(of_product: &[(Uuid, Event)]) -> Result<Vec<NewRecord>, RelayError> {
+    let record = |(_, event): &(Uuid, Event)| {
+        let mut payload = serde_json::to_value(event).map_err(|error| RelayError::Event(event.id, error))?;
+        let headers = trace::take_from(&mut payload);
+        Ok(NewRecord { id: event.id.to_string(), payload, headers })
+    };
+    of_product.iter().map(record).collect()
 }
 
 #[cfg(test)]
@@ -89,6 +137,8 @@ mod tests {
 
     use jiff::Timestamp;
     use service_kit::Clock;
+    use service_kit::eventlog::EventLog;
+    use service_kit::sqlite::SqliteError;
 
     use super::*;
     use crate::event::Happened;
@@ -140,7 +190,7 @@ mod tests {
         let log = EventLog::open(folder.path(), Clock::system()).await.unwrap();
         let relays: Vec<_> = (0..4)
             .map(|_| {
-                let relay = Relay::new(Arc::clone(&store), log.clone());
+                let relay = Relay::new(Arc::clone(&store), Arc::new(log.clone()));
                 tokio::spawn(async move { relay.publish().await.unwrap() })
             })
             .collect();
@@ -171,7 +221,7 @@ mod tests {
             log.pool().call(move |connection| connection.execute_batch(sql).map_err(SqliteError::from))
         };
         away("ALTER TABLE records RENAME TO away").await.unwrap();
-        let relay = Relay::new(Arc::clone(&store), log.clone());
+        let relay = Relay::new(Arc::clone(&store), Arc::new(log.clone()));
         assert!(matches!(relay.publish().await, Err(RelayError::Log(_))));
         assert_eq!(store.unpublished(10).await.unwrap().len(), 4);
         away("ALTER TABLE away RENAME TO records").await.unwrap();

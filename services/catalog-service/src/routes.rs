@@ -4,18 +4,17 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{FromRef, State};
-use axum::http::StatusCode;
-use axum::routing::{get, post};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use service_kit::ApiError;
 use service_kit::auth::{Internal, Principal, SharedToken, Verifier};
 use service_kit::extract::{Json, Path, Query};
+use service_kit::{ApiError, Routes};
 use uuid::Uuid;
 
-use crate::catalog::{Catalog, ItemResult, Page};
+use crate::catalog::{Catalog, ItemResult, Key, Page};
 use crate::metrics::Outcome;
 use crate::product::{Change, Draft, ListingStatus, Owner, Product, Source};
 use crate::search::SearchParams;
@@ -32,6 +31,10 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("DELETE", "/internal/products/users/{user_id}"),
 ];
 
+/// Header of `POST /products` by which a repeated request makes its product once.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// Header of an answer that was given before.
+const IDEMPOTENCY_REPLAYED: &str = "idempotent-replayed";
 /// Most items of one hand-over.
 const ITEMS_MAX: usize = 1_000;
 
@@ -66,13 +69,19 @@ impl FromRef<App> for SharedToken {
 
 /// The routes over `app`.
 pub fn router(app: App) -> Router {
-    Router::<App>::new()
-        .route("/products", get(search).post(create))
-        .route("/products/{id}", get(read).put(update).delete(delete))
-        .route("/products/{id}/stock", get(stock))
-        .route("/internal/products/upsert", post(upsert))
-        .route("/internal/products/users/{user_id}", axum::routing::delete(erase))
-        .with_state(app)
+    routes().over(app)
+}
+
+fn routes() -> Routes<App> {
+    Routes::new()
+        .get("/products", search)
+        .post("/products", create)
+        .get("/products/{id}", read)
+        .put("/products/{id}", update)
+        .delete("/products/{id}", delete)
+        .get("/products/{id}/stock", stock)
+        .post("/internal/products/upsert", upsert)
+        .delete("/internal/products/users/{user_id}", erase)
 }
 
 fn owner(principal: Principal) -> Owner {
@@ -97,10 +106,16 @@ async fn search(
 async fn create(
     State(catalog): State<Arc<Catalog>>,
     principal: Principal,
+    headers: HeaderMap,
     Json(body): Json<Value>,
-) -> Result<(StatusCode, Json<Product>), ApiError> {
-    let product = catalog.create(&owner(principal), typed::<Draft>(body)?).await?;
-    Ok((StatusCode::CREATED, Json(product)))
+) -> Result<(StatusCode, HeaderMap, Json<Product>), ApiError> {
+    let key = headers.get(IDEMPOTENCY_KEY).map(|value| Key::read(value.as_bytes())).transpose()?;
+    let made = catalog.create(&owner(principal), typed::<Draft>(body)?, key).await?;
+    let mut headers = HeaderMap::new();
+    if made.replayed {
+        headers.insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok((StatusCode::CREATED, headers, Json(made.product)))
 }
 
 async fn read(
@@ -122,6 +137,7 @@ async fn update(
 
 /// Query string of `DELETE /products/{id}`.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct DeleteParams {
     /// Delete only this version.
@@ -140,6 +156,7 @@ async fn delete(
 
 /// Answer of `GET /products/{id}/stock`.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Stock {
     product_id: Uuid,
     ml_item_id: Option<String>,
@@ -167,6 +184,7 @@ async fn stock(
 
 /// Body of `POST /internal/products/upsert`.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct HandOver {
     tenant: String,
     user_id: Uuid,
@@ -176,6 +194,7 @@ struct HandOver {
 
 /// Answer of `POST /internal/products/upsert`.
 #[derive(Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Report {
     created: usize,
     updated: usize,
@@ -224,6 +243,7 @@ async fn upsert(
 
 /// Query string of `DELETE /internal/products/users/{user_id}`.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct EraseParams {
     /// Tenant of the user.
@@ -238,4 +258,43 @@ async fn erase(
 ) -> Result<StatusCode, ApiError> {
     catalog.erase(&Owner { tenant: params.tenant, user_id }).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use service_openapi::{Document, committed};
+
+    use super::*;
+
+    #[test]
+    fn the_document_is_what_the_handlers_say() {
+        let mut document =
+            Document::of(crate::IDENTITY, "Products: made, changed, searched, and their stock.");
+        let page = "The caller's products, newest first, a page at a time.";
+        document.operation("GET", "/products", page, search, |_| {});
+        document.operation("POST", "/products", "Makes a product.", create, |operation| {
+            operation.reads::<Draft>().status(201).refuses(&[403]);
+        });
+        document.operation("GET", "/products/{id}", "One product.", read, |_| {});
+        let changed = "Changes the fields that are named, at the version that the caller has seen.";
+        document.operation("PUT", "/products/{id}", changed, update, |operation| {
+            operation.reads::<Change>().refuses(&[409]);
+        });
+        let deleted = "Deletes a product; with a version, only that one.";
+        document.operation("DELETE", "/products/{id}", deleted, delete, |operation| {
+            operation.refuses(&[409]);
+        });
+        document.operation("GET", "/products/{id}/stock", "How many are left.", stock, |_| {});
+        let taken = "Takes items of MercadoLibre over; each has a result of its own.";
+        document.operation("POST", "/internal/products/upsert", taken, upsert, |operation| {
+            operation.refuses(&[403, 503]);
+        });
+        let erased = "Removes everything of a user.";
+        document.operation("DELETE", "/internal/products/users/{user_id}", erased, erase, |operation| {
+            operation.refuses(&[503]);
+        });
+        assert_eq!(routes().list(), ROUTES);
+        document.covers(ROUTES);
+        committed::check(env!("CARGO_MANIFEST_DIR"), document);
+    }
 }

@@ -19,10 +19,13 @@ const QUERY_MAX: usize = 200;
 
 /// Query string of `GET /products`.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SearchParams {
+    #[cfg_attr(test, schemars(length(max = QUERY_MAX)))]
     query: Option<String>,
     category: Option<String>,
+    #[cfg_attr(test, schemars(range(min = 1, max = LIMIT_MAX)))]
     limit: Option<u32>,
     cursor: Option<String>,
 }

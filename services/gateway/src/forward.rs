@@ -10,10 +10,12 @@ use axum::response::Response;
 use hyper::body::Body as _;
 use service_kit::ApiError;
 use service_kit::extract::is_too_long;
+use service_kit::trace::{self, Kind, Span};
 
 use crate::headers;
+use crate::kept::Kept;
 use crate::metrics::GatewayMetrics;
-use crate::upstream::{Failure, Sent, exchange};
+use crate::upstream::{Failure, Sent, Upstream, exchange};
 
 /// How often a request is sent again at most.
 const RETRIES: u32 = 4;
@@ -31,6 +33,8 @@ pub(crate) struct Forward<'a> {
     /// How long until the answer's head, and then between parts of its body.
     pub(crate) timeout: Duration,
     pub(crate) metrics: &'a GatewayMetrics,
+    /// Connections to upstreams that are kept.
+    pub(crate) kept: &'a Kept,
 }
 
 impl Forward<'_> {
@@ -69,6 +73,17 @@ impl Forward<'_> {
         })
     }
 
+    /// The span of one attempt, which the service behind is told to be the cause of its own.
+    fn span(&self, request: &mut Request<Body>, attempt: u32) -> Option<Span> {
+        let mut span = trace::open("forward", Kind::Client)?;
+        span.context().put(request.headers_mut());
+        span.set("server.address", self.upstream.to_owned());
+        if attempt > 0 {
+            span.set("http.request.resend_count", attempt as usize);
+        }
+        Some(span)
+    }
+
     /// What was never sent may be sent again whatever its method; what may have arrived, only when doing it twice is
     /// doing it once, and only while we still have the body: one without a body.
     async fn attempts(&self, request: Request<Body>) -> Result<Response, ApiError> {
@@ -76,9 +91,15 @@ impl Forward<'_> {
         let mut spare = again.then(|| copy(&request));
         let mut request = request;
         let mut wait = FIRST_WAIT;
+        let upstream = Upstream { address: self.upstream, silence: self.timeout, kept: self.kept };
         for attempt in 0.. {
             let last = attempt >= RETRIES;
-            let (reason, next) = match exchange(self.upstream, request, self.timeout).await {
+            // A kept connection may end just as we use it. Only what may be sent twice takes that chance, and only once.
+            let reuse = again && attempt == 0;
+            let mut span = self.span(&mut request, attempt);
+            let answered = exchange(&upstream, request, reuse).await;
+            note(span.as_mut(), &answered);
+            let (reason, next) = match answered {
                 Ok(response) => return Ok(response),
                 Err(Failure::Connect(_, error)) if last => {
                     return Err(unreachable_upstream(self.upstream, &error));
@@ -101,6 +122,17 @@ impl Forward<'_> {
             wait *= 2;
         }
         Err(broken_off("no attempt was left"))
+    }
+}
+
+/// What became of one attempt, for its span.
+fn note(span: Option<&mut Span>, answered: &Result<Response, Failure>) {
+    let Some(span) = span else { return };
+    match answered {
+        Ok(response) => span.set("http.response.status_code", response.status().as_u16()),
+        Err(Failure::Connect(..)) => span.fail("connect"),
+        Err(Failure::Unsent(_)) => span.fail("unsent"),
+        Err(Failure::Broken(_)) => span.fail("broken"),
     }
 }
 

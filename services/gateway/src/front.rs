@@ -17,6 +17,7 @@ use service_kit::{ApiError, Health, Metrics};
 use crate::forward::Forward;
 use crate::headers::{is_ambiguous, wants_websocket};
 use crate::health::{HEALTH_TIMEOUT, Overview};
+use crate::kept::Kept;
 use crate::maintenance;
 use crate::metrics::GatewayMetrics;
 use crate::reload::Routes;
@@ -35,6 +36,7 @@ pub struct Front {
     registry: Metrics,
     overview: Overview,
     metrics: GatewayMetrics,
+    kept: Kept,
 }
 
 impl Front {
@@ -44,9 +46,10 @@ impl Front {
         registry: Metrics,
         health: Health,
         metrics: GatewayMetrics,
+        kept: Kept,
     ) -> Self {
         let overview = Overview::new(health, routes.clone());
-        Self { routes, operator, registry, overview, metrics }
+        Self { routes, operator, registry, overview, metrics, kept }
     }
 
     /// `/metrics` for operators, and the table for everything else.
@@ -111,6 +114,7 @@ impl Front {
             peer: peer.ip(),
             timeout: route.timeout,
             metrics: &self.metrics,
+            kept: &self.kept,
         };
         way.send(request).await.unwrap_or_else(IntoResponse::into_response)
     }
@@ -128,6 +132,7 @@ impl Front {
             peer: peer.ip(),
             timeout: HEALTH_TIMEOUT,
             metrics: &self.metrics,
+            kept: &self.kept,
         };
         let question = Request::from_parts(parts, Body::empty());
         way.send(question).await.unwrap_or_else(IntoResponse::into_response)

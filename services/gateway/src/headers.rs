@@ -57,10 +57,6 @@ pub(crate) fn for_upstream(headers: &mut HeaderMap, peer: IpAddr, upstream: &str
     insert(headers, header::HOST, upstream);
     insert(headers, HeaderName::from_static("x-forwarded-for"), &peer.to_canonical().to_string());
     headers.insert("x-forwarded-proto", HeaderValue::from_static("http"));
-    // One connection per request: the stable address before each service is a TCP relay whose drain counts open
-    // connections, so a kept one would hold an old replica open, and a closed one could lose a request. A roll is
-    // exact this way, and a connect on loopback costs less than a lost request.
-    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
 }
 
 fn insert(headers: &mut HeaderMap, name: HeaderName, text: &str) {
@@ -165,7 +161,6 @@ mod tests {
             left,
             [
                 ("authorization", "Bearer kept"),
-                ("connection", "close"),
                 ("host", "127.0.0.1:3001"),
                 ("x-forwarded-for", "192.0.2.7"),
                 ("x-forwarded-host", "api.example.com"),

@@ -1,4 +1,4 @@
-//! One connection to an upstream, one request, one answer.
+//! One request to an upstream, one answer, and the connection between.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,8 +12,9 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep, sleep};
+
+use crate::kept::{Connection, Kept};
 
 /// How long one attempt to connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -29,13 +30,33 @@ pub(crate) enum Failure {
     Broken(hyper::Error),
 }
 
-/// Sends a request on a connection of its own. The answer's body holds the connection; dropping it closes it.
+/// Where one exchange goes.
+pub(crate) struct Upstream<'a> {
+    /// `HOST:PORT`.
+    pub(crate) address: &'a str,
+    /// How long it may be silent in the middle of its answer.
+    pub(crate) silence: Duration,
+    /// Connections that others left.
+    pub(crate) kept: &'a Kept,
+}
+
+/// Sends a request: on a connection that is kept, where `reuse` allows it, else on a new one. The answer's body holds
+/// the connection; read to its end it is kept, dropped before it is closed.
 pub(crate) async fn exchange(
-    address: &str,
-    request: Request<Body>,
-    silence: Duration,
+    upstream: &Upstream<'_>,
+    mut request: Request<Body>,
+    reuse: bool,
 ) -> Result<Response<Body>, Failure> {
-    let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
+    while reuse && let Some(mut connection) = upstream.kept.take(upstream.address).await {
+        match connection.sender.try_send_request(request).await {
+            Ok(response) => return Ok(held(upstream, response, connection)),
+            Err(mut failed) => match failed.take_message() {
+                Some(untouched) => request = untouched,
+                None => return Err(Failure::Broken(failed.into_error())),
+            },
+        }
+    }
+    let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(upstream.address)).await;
     let stream = match connected {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return Err(Failure::Connect(request, error)),
@@ -43,14 +64,15 @@ pub(crate) async fn exchange(
     };
     // Only latency is lost when the system refuses.
     stream.set_nodelay(true).ok();
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(Failure::Broken)?;
-    let driver = Driver(tokio::spawn(async move {
-        if let Err(error) = connection.await {
+    let (sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(Failure::Broken)?;
+    let driver = tokio::spawn(async move {
+        if let Err(error) = driver.await {
             tracing::debug!(%error, "an upstream connection ended early");
         }
-    }));
-    match sender.try_send_request(request).await {
-        Ok(response) => Ok(response.map(|body| Body::new(Answer::new(body, driver, silence)))),
+    });
+    let mut connection = Connection::new(sender, driver);
+    match connection.sender.try_send_request(request).await {
+        Ok(response) => Ok(held(upstream, response, connection)),
         Err(mut failed) => match failed.take_message() {
             Some(request) => Err(Failure::Unsent(request)),
             None => Err(Failure::Broken(failed.into_error())),
@@ -58,28 +80,30 @@ pub(crate) async fn exchange(
     }
 }
 
-/// The task that drives a connection ends with whoever needs it.
-#[derive(Debug)]
-struct Driver(JoinHandle<()>);
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+fn held(upstream: &Upstream<'_>, response: Response<Incoming>, connection: Connection) -> Response<Body> {
+    response.map(|body| {
+        Body::new(Answer {
+            body,
+            ended: false,
+            silence: upstream.silence,
+            timer: None,
+            connection: Some(connection),
+            address: upstream.address.to_owned(),
+            kept: upstream.kept.clone(),
+        })
+    })
 }
 
 /// An upstream's body; ends with an error when the upstream is silent for too long in the middle of it.
 struct Answer {
     body: Incoming,
+    ended: bool,
     silence: Duration,
-    timer: Pin<Box<Sleep>>,
-    _driver: Driver,
-}
-
-impl Answer {
-    fn new(body: Incoming, driver: Driver, silence: Duration) -> Self {
-        Self { body, silence, timer: Box::pin(sleep(silence)), _driver: driver }
-    }
+    /// Made when the body first has to be waited for: most come with their head.
+    timer: Option<Pin<Box<Sleep>>>,
+    connection: Option<Connection>,
+    address: String,
+    kept: Kept,
 }
 
 impl HttpBody for Answer {
@@ -92,10 +116,14 @@ impl HttpBody for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
-            this.timer.as_mut().reset(Instant::now() + this.silence);
+            this.ended = frame.is_none();
+            if let Some(timer) = &mut this.timer {
+                timer.as_mut().reset(Instant::now() + this.silence);
+            }
             return Poll::Ready(frame.map(|frame| frame.map_err(axum::Error::new)));
         }
-        match this.timer.as_mut().poll(cx) {
+        let timer = this.timer.get_or_insert_with(|| Box::pin(sleep(this.silence)));
+        match timer.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(Some(Err(axum::Error::new(Silent)))),
             Poll::Pending => Poll::Pending,
         }
@@ -107,6 +135,16 @@ impl HttpBody for Answer {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if (self.ended || self.body.is_end_stream())
+            && let Some(connection) = self.connection.take()
+        {
+            self.kept.keep(&self.address, connection);
+        }
     }
 }
 

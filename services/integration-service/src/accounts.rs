@@ -10,12 +10,14 @@ use uuid::Uuid;
 use crate::error::Error;
 use crate::limiter::Lane;
 use crate::ml::{Body, Group, Request, Session};
+use crate::owners::Owners;
 use crate::publish::{Owner, Publisher};
 use crate::store::{Linked, Store};
 
 /// See the module.
 pub struct Accounts {
     store: Arc<dyn Store>,
+    owners: Arc<Owners>,
     session: Session,
     publisher: Arc<Publisher>,
     clock: Clock,
@@ -38,8 +40,14 @@ pub struct Authorization {
 
 impl Accounts {
     /// Over these parts.
-    pub fn new(store: Arc<dyn Store>, session: Session, publisher: Arc<Publisher>, clock: Clock) -> Self {
-        Self { store, session, publisher, clock }
+    pub fn new(
+        store: Arc<dyn Store>,
+        owners: Arc<Owners>,
+        session: Session,
+        publisher: Arc<Publisher>,
+        clock: Clock,
+    ) -> Self {
+        Self { store, owners, session, publisher, clock }
     }
 
     /// Exchanges the code and links the account; MercadoLibre's user id.
@@ -52,7 +60,7 @@ impl Accounts {
         let account = tokens.exchange(user_id, &tenant, code, code_verifier, &redirect_uri).await?;
         let ml_user_id = account.ml_user_id;
         match self.store.link(account.clone(), self.clock.now().as_millisecond()).await? {
-            Linked::New | Linked::Replaced => {}
+            Linked::New | Linked::Replaced => self.owners.forget(user_id).await,
             Linked::Elsewhere(owner) => {
                 // Only the newest refresh token of an account counts: the exchange has just ended the owner's. The
                 // account is the same, so its owner gets the new pair, and the caller gets nothing.
@@ -92,6 +100,7 @@ impl Accounts {
             }
         }
         self.store.unlink(user_id).await?;
+        self.owners.forget(user_id).await;
         let owner = Owner { tenant: &account.tenant, user_id };
         self.publisher.account(owner, "account.disconnected", account.ml_user_id).await?;
         tracing::info!(%user_id, ml_user_id = account.ml_user_id, "account disconnected");

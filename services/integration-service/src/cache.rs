@@ -1,8 +1,13 @@
 //! Items as they were read: a short-lived copy in the process, a longer one in the state store that replicas share.
 //!
 //! An item shows its owner more than others, so the owner is part of every key. A read that began before an
-//! invalidation is not kept: the store compares epochs, the process compares generations.
+//! invalidation is not kept: the store compares epochs, the process compares generations. Other processes hear of an
+//! invalidation and drop their copy at once; one that does not hear it keeps its copy for the few seconds of its life.
+//!
+//! A cold item is loaded once per process, however many ask for it. A store that is away costs no request: items are
+//! loaded then, and what was invalidated meanwhile is neither read from the store nor put there until the store knows.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -16,7 +21,7 @@ use service_kit::Clock;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::ml::{ItemId, MlError};
-use crate::store::{Cached, Millis, StateStore};
+use crate::store::{CacheStore, Cached, Heard, Millis};
 
 /// The process's copy: bounds how long replicas disagree.
 const L1: Duration = Duration::from_secs(9);
@@ -30,6 +35,11 @@ const HARD_MS: Millis = 600_000;
 const ABSENT_MS: Millis = 7_500;
 /// Who refreshes a stale value has so long before another may.
 const CLAIM_MS: Millis = 10_000;
+
+/// Messages that wait to be worked in; beyond them everything of the process's own is dropped.
+const HEARD: usize = 1_000;
+/// How often the store is told what it missed.
+const TELL: Duration = Duration::from_millis(250);
 
 /// How an answer was come by; the `x-cache` header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +91,9 @@ pub struct ItemCache {
     l1: Cache<String, Entry>,
     /// Moves on with every invalidation in this process.
     generation: AtomicU64,
-    state: Arc<dyn StateStore>,
+    store: Arc<dyn CacheStore>,
+    /// Invalidations that the store has not taken yet: keys by subject.
+    owed: Mutex<HashMap<String, String>>,
     clock: Clock,
     metrics: Metrics,
     dice: fn() -> f64,
@@ -101,9 +113,10 @@ const TALLY: u32 = 10_000;
 
 impl ItemCache {
     /// Over the shared state store; `dice` spreads expiries.
-    pub fn new(state: Arc<dyn StateStore>, clock: Clock, metrics: Metrics, dice: fn() -> f64) -> Self {
+    pub fn new(store: Arc<dyn CacheStore>, clock: Clock, metrics: Metrics, dice: fn() -> f64) -> Self {
         let l1 = Cache::builder().max_capacity(L1_CAPACITY).expire_after(ByEntry).build();
-        Self { l1, generation: AtomicU64::new(0), state, clock, metrics, dice, tallies: Mutex::default() }
+        let (generation, owed, tallies) = (AtomicU64::new(0), Mutex::default(), Mutex::default());
+        Self { l1, generation, store, owed, clock, metrics, dice, tallies }
     }
 
     /// The item as its owner sees it, loaded by `load` when no cache has it. Concurrent callers share one load.
@@ -132,18 +145,72 @@ impl ItemCache {
         Ok(entry.found)
     }
 
-    /// Drops the item everywhere, also for loads under way.
-    ///
-    /// # Errors
-    /// When the state store does not answer: its copy may live on until its time.
-    pub async fn invalidate(&self, owner: u64, id: &ItemId) -> Result<(), Error> {
-        self.generation.fetch_add(1, Ordering::AcqRel);
-        self.l1.invalidate(&key(owner, id)).await;
-        let done = self.state.invalidate(id.as_str(), self.now()).await;
+    /// Drops the item everywhere, also for loads under way. Where the store does not answer, this process goes without
+    /// it for this item until [`ItemCache::run`] has told it.
+    pub async fn invalidate(&self, owner: u64, id: &ItemId) {
+        let key = key(owner, id);
+        self.drop_own(&key).await;
+        if let Err(error) = self.store.invalidate(&key, id.as_str(), self.now()).await {
+            tracing::warn!(
+                error = service_kit::error::chain(&error),
+                "an invalidation waits for the shared cache"
+            );
+            self.owed.lock().insert(id.as_str().to_owned(), key.clone());
+        }
         // Again: a load that read the store before the deletion may have filled it in between.
+        self.drop_own(&key).await;
+    }
+
+    async fn drop_own(&self, key: &str) {
         self.generation.fetch_add(1, Ordering::AcqRel);
-        self.l1.invalidate(&key(owner, id)).await;
-        Ok(done?)
+        self.l1.invalidate(key).await;
+    }
+
+    /// Hears what others invalidate and tells the store what it missed, until the future is dropped.
+    pub async fn run(self: Arc<Self>) {
+        let (sender, mut heard) = tokio::sync::mpsc::channel(HEARD);
+        let gap = std::sync::atomic::AtomicBool::new(false);
+        let hear = |what| {
+            if sender.try_send(what).is_err() {
+                gap.store(true, Ordering::Release);
+            }
+        };
+        let listen = self.store.listen(&hear);
+        let act = async {
+            let mut look = tokio::time::interval(TELL);
+            loop {
+                tokio::select! {
+                    what = heard.recv() => match what {
+                        Some(Heard::Dropped(key)) => self.drop_own(&key).await,
+                        Some(Heard::Gap) => self.drop_all(),
+                        None => return,
+                    },
+                    _ = look.tick() => {
+                        if gap.swap(false, Ordering::AcqRel) {
+                            self.drop_all();
+                        }
+                        self.tell().await;
+                    }
+                }
+            }
+        };
+        tokio::join!(listen, act);
+    }
+
+    fn drop_all(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.l1.invalidate_all();
+    }
+
+    async fn tell(&self) {
+        let owed: Vec<(String, String)> =
+            self.owed.lock().iter().map(|(subject, key)| (subject.clone(), key.clone())).collect();
+        for (subject, key) in owed {
+            if self.store.invalidate(&key, &subject, self.now()).await.is_err() {
+                return;
+            }
+            self.owed.lock().remove(&subject);
+        }
     }
 
     async fn fill<F>(&self, key: &str, subject: &str, load: F) -> Result<Entry, Error>
@@ -151,12 +218,19 @@ impl ItemCache {
         F: Future<Output = Result<Value, Error>>,
     {
         let now = self.now();
-        let (cached, epoch) = match self.state.cached(key, subject, now).await {
-            Ok((cached, epoch)) => (cached, Some(epoch)),
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the shared cache does not answer");
+        let owed = self.owed.lock().contains_key(subject);
+        let asked = if owed { None } else { Some(self.store.cached(key, subject, now).await) };
+        let (cached, epoch) = match asked {
+            Some(Ok((cached, epoch))) => (cached, Some(epoch)),
+            Some(Err(error)) => {
+                tracing::debug!(
+                    error = service_kit::error::chain(&error),
+                    "the shared cache does not answer"
+                );
+                self.metrics.cache_failures.inc(&["redis"]);
                 (None, None)
             }
+            None => (None, None),
         };
         let cached =
             cached.and_then(|cached| Some((serde_json::from_str::<Value>(&cached.value).ok()?, cached)));
@@ -167,7 +241,7 @@ impl ItemCache {
             }
             Some((value, _)) => {
                 self.count(1, true);
-                let mine = self.state.claim_stale(key, now, now + CLAIM_MS).await.unwrap_or(true);
+                let mine = self.store.claim_stale(key, now, now + CLAIM_MS).await.unwrap_or(true);
                 if !mine {
                     return Ok(self.entry(value, Freshness::Stale, L1_STALE));
                 }
@@ -219,10 +293,11 @@ impl ItemCache {
         let soft_until = now + (soft_ms as f64 * self.spread()) as Millis;
         let cached =
             Cached { value: value.to_string(), soft_until, hard_until: soft_until.max(now + hard_ms) };
-        match self.state.keep(key, subject, epoch, cached).await {
+        match self.store.keep(key, subject, epoch, cached, now).await {
             Ok(kept) => kept,
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the shared cache was not filled");
+                tracing::debug!(error = service_kit::error::chain(&error), "the shared cache was not filled");
+                self.metrics.cache_failures.inc(&["redis"]);
                 false
             }
         }

@@ -1,12 +1,11 @@
 //! The environment of integration-service.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use service_kit::client::HttpUrl;
-use service_kit::{Base, Configuration, Reader};
+use service_kit::{Base, Configuration, DatabaseUrl, Place, Reader, kafka};
 
 use crate::breaker::Policy;
 use crate::limiter::Limits;
@@ -19,10 +18,16 @@ use crate::seal::Sealer;
 pub struct Config {
     /// What every service has.
     pub base: Base,
-    /// `DATABASE_URL`, as `sqlite:PATH`.
-    pub database: PathBuf,
-    /// `EMBEDDED_DIR`.
-    pub embedded: PathBuf,
+    /// `DATABASE_URL`.
+    pub database: DatabaseUrl,
+    /// `DATABASE_POOL_SIZE`: connections to it at most.
+    pub pool_size: u32,
+    /// `REDIS_STATE_URL` or `REDIS_URL`, else a file under `EMBEDDED_DIR`: limits.
+    pub state: Place<SecretString>,
+    /// `REDIS_URL`, else the same file: caches.
+    pub cache: Place<SecretString>,
+    /// `KAFKA_BROKERS`, else the log under `EMBEDDED_DIR`.
+    pub events: Place<kafka::Settings>,
     /// `ML_API_URL`.
     pub ml_api: Url,
     /// `ML_CLIENT_ID`, `ML_CLIENT_SECRET`.
@@ -31,7 +36,8 @@ pub struct Config {
     pub redirect_uri: Option<String>,
     /// `ML_API_TIMEOUT`: milliseconds for one whole call.
     pub ml_timeout: Duration,
-    /// `GLOBAL_`, `USER_`, `ML_API_RATE_LIMIT_PER_HOUR`, `RATE_LIMIT_MODE`, `MAX_REPLICAS`.
+    /// `GLOBAL_`, `USER_`, `ML_API_RATE_LIMIT_PER_HOUR`, `RATE_LIMIT_MODE`, `MAX_REPLICAS`,
+    /// `RATE_LIMIT_WINDOW_SECONDS`.
     pub limits: Limits,
     /// `CIRCUIT_BREAKER_ENABLED`, `_FAILURE_THRESHOLD`, `_RECOVERY_TIMEOUT` (ms).
     pub breaker: Policy,
@@ -51,9 +57,11 @@ pub struct Config {
 
 impl Configuration for Config {
     fn read(base: Base, env: &mut Reader<'_>) -> Option<Self> {
-        let database = env.sqlite("DATABASE_URL");
-        let embedded = env.path("EMBEDDED_DIR");
-        let servers = env.embedded_only(&["REDIS_URL", "REDIS_STATE_URL", "KAFKA_BROKERS"]);
+        let database = env.database("DATABASE_URL");
+        let pool_size = env.pool_size();
+        let state = env.state_store();
+        let cache = env.cache_store();
+        let events = env.event_log();
         let ml_api = env.required("ML_API_URL", "http(s)://HOST[:PORT][/PATH]", api_url);
         // Used by user-service; accepted here so that both may share one environment.
         let ml_auth = env.optional("ML_AUTH_URL", "an address", |text| Some(text.to_owned()));
@@ -76,12 +84,14 @@ impl Configuration for Config {
         let users = env.url("USER_SERVICE_URL");
         let catalog = env.url("CATALOG_SERVICE_URL");
         let jwt_secret = env.optional_secret("JWT_SECRET");
-        servers?;
         ml_auth?;
         Some(Self {
             base,
             database: database?,
-            embedded: embedded?,
+            pool_size: pool_size?,
+            state: state?,
+            cache: cache?,
+            events: events?,
             ml_api: ml_api?,
             credentials: Credentials { client_id: client_id?, client_secret: client_secret? },
             redirect_uri: redirect_uri?,
@@ -113,6 +123,8 @@ fn limits(env: &mut Reader<'_>) -> Option<Limits> {
         &[("normal", Mode::Normal), ("conservative", Mode::Conservative)],
     );
     let replicas = env.number_or("MAX_REPLICAS", 10, 1..=1_000);
+    // For tests, and for applications with another contract than MercadoLibre's hour: the limits count per window.
+    let window = env.seconds_or("RATE_LIMIT_WINDOW_SECONDS", 3_600, 1..=86_400);
     let small = |number: u64| u32::try_from(number).ok();
     Some(Limits {
         global: small(global?)?,
@@ -120,6 +132,7 @@ fn limits(env: &mut Reader<'_>) -> Option<Limits> {
         ml_api: small(ml_api?)?,
         mode: mode?,
         replicas: small(replicas?)?,
+        window: window?,
     })
 }
 
@@ -191,7 +204,7 @@ mod tests {
             .with("USER_RATE_LIMIT_PER_HOUR", "1")
             .with("TOKEN_ENCRYPTION_KEY", "hunter2")
             .with("WEBHOOK_SECRET", "hunter2")
-            .with("REDIS_URL", "redis://hunter2");
+            .with("REDIS_URL", "http://hunter2");
         let error = read(&wrong).unwrap_err();
         for variable in [
             "ML_API_URL",

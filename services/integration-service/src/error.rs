@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use service_kit::ApiError;
-use service_kit::sqlite::SqliteError;
+use service_kit::events::PublishError;
 
 use crate::ml::MlError;
 use crate::publish::CatalogError;
@@ -40,7 +40,7 @@ pub enum Error {
     Catalog(#[from] CatalogError),
     /// The event log.
     #[error("append to the event log")]
-    Events(#[source] SqliteError),
+    Events(#[source] PublishError),
     /// A listing whose outcome is unknown.
     #[error("list the item: whether MercadoLibre did it is unknown")]
     ListingInDoubt(#[source] Box<Error>),
@@ -58,7 +58,8 @@ impl Error {
         match self {
             Self::Ml(error) => error.is_transient(),
             Self::Catalog(error) => error.is_transient(),
-            Self::Store(_) | Self::Events(_) | Self::RefreshBusy => true,
+            Self::Store(_) | Self::RefreshBusy => true,
+            Self::Events(error) => error.is_transient(),
             Self::Shared(error) => error.is_transient(),
             _ => false,
         }

@@ -1,7 +1,7 @@
 //! integration-service: the only caller of the MercadoLibre API and the keeper of its tokens.
 //!
 //! Reading order: [`config`], [`ml`] (how it is called: [`breaker`], [`limiter`], tokens sealed by [`seal`]),
-//! [`items`] through the [`cache`], [`accounts`], [`webhook`], what others learn by [`publish`], and the stores behind
+//! [`items`] of their [`owners`] through the [`cache`], [`accounts`], [`webhook`], what others learn by [`publish`], and the stores behind
 //! it all in [`store`]. The routes are thin.
 
 pub mod accounts;
@@ -14,21 +14,26 @@ pub mod items;
 pub mod limiter;
 pub mod metrics;
 pub mod ml;
+pub mod owners;
 pub mod publish;
 mod routes;
 pub mod seal;
 pub mod store;
 pub mod webhook;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use service_kit::auth::{SharedToken, Verifier};
 use service_kit::client::Client;
-use service_kit::eventlog::EventLog;
+use service_kit::events::{Events, OpenError};
 use service_kit::health::Kind;
-use service_kit::sqlite::{Pool, SqliteError};
-use service_kit::{Clock, Identity, Kit, Listener, ServeError, Shutdown};
+use service_kit::pools::{self, ConnectionPool};
+use service_kit::postgres::{self, PostgresError};
+use service_kit::redis::{Redis, RedisError};
+use service_kit::sqlite::Pool;
+use service_kit::{Clock, DatabaseUrl, Identity, Kit, Listener, Place, ServeError, Shutdown};
 
 use crate::accounts::Accounts;
 use crate::cache::ItemCache;
@@ -37,8 +42,12 @@ use crate::items::Items;
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
 use crate::ml::{Group, MlClient, Session, Tokens};
+use crate::owners::Owners;
 use crate::publish::Publisher;
-use crate::store::{SqliteState, SqliteStore, StateStore, Store, StoreError};
+use crate::store::{
+    CacheStore, LimitStore, PostgresStore, RedisCache, RedisLimits, SqliteState, SqliteStore, Store,
+    StoreError,
+};
 use crate::webhook::Inbox;
 
 /// This service.
@@ -61,9 +70,15 @@ pub enum RunError {
     /// The state store.
     #[error(transparent)]
     State(#[from] StoreError),
+    /// The address of a state store.
+    #[error("use the state store")]
+    Redis(#[from] RedisError),
     /// The event log.
     #[error("open the event log")]
-    Events(#[source] SqliteError),
+    Events(#[from] OpenError),
+    /// The address of the database cannot be read.
+    #[error("cannot use the database")]
+    Database(#[from] PostgresError),
     /// The client of MercadoLibre.
     #[error("set up the client of MercadoLibre")]
     Client(#[source] reqwest::Error),
@@ -90,18 +105,21 @@ pub async fn run_at(
     listener: Listener,
     shutdown: Shutdown,
 ) -> Result<(), RunError> {
-    let kit = Kit::new(IDENTITY, &config.base).announce(routes::ANNOUNCED);
+    let kit =
+        Kit::new(IDENTITY, &config.base).announce(routes::ANNOUNCED).openapi(include_str!("../openapi.json"));
     let metrics = Metrics::register(&kit.metrics);
 
-    let database = Pool::new("postgresql", &config.database, 4);
-    let state_pool = SqliteState::pool(&config.embedded);
-    let events = EventLog::open(&config.embedded, clock.clone()).await.map_err(RunError::Events)?;
-    service_kit::pools::register(&kit.metrics, &[&database, &state_pool, events.pool()]);
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::new(database));
-    let state: Arc<dyn StateStore> = Arc::new(SqliteState::open(state_pool).await?);
-    watch(&kit, &store, &state, &shutdown);
+    let (store, database) = open_database(&config)?;
+    let State { limits, cache, pools: state_pools } = open_state(&config, &clock).await?;
+    let events = Events::open(&config.events, IDENTITY, clock.clone()).await?;
+    let mut pools: Vec<&dyn ConnectionPool> = vec![&*database];
+    pools.extend(events.pool());
+    pools.extend(state_pools.iter().map(|pool| &**pool));
+    pools::register(&kit.metrics, &pools);
+    events.watch(&kit.health, &shutdown);
+    watch(&kit, &store, &limits, &cache, &shutdown);
 
-    let limiter = Limiter::new(Arc::clone(&state), config.limits, clock.clone(), metrics.clone());
+    let limiter = Limiter::new(Arc::clone(&limits), config.limits, clock.clone(), metrics.clone());
     let dice = rand::random::<f64>;
     let client = MlClient::new(
         config.ml_api,
@@ -118,17 +136,24 @@ pub async fn run_at(
     let session = Session::new(Arc::clone(&client), Arc::clone(&tokens));
     let internal = SharedToken::new(config.internal);
     let catalog = Client::new(config.catalog, CATALOG_TIMEOUT);
-    let publisher = Arc::new(Publisher::new(events, catalog, internal.clone(), clock.clone()));
-    let cache = ItemCache::new(Arc::clone(&state), clock.clone(), metrics.clone(), dice);
+    let publisher = Arc::new(Publisher::new(events.publisher(), catalog, internal.clone(), clock.clone()));
+    let item_cache = Arc::new(ItemCache::new(Arc::clone(&cache), clock.clone(), metrics.clone(), dice));
+    let owners = Arc::new(Owners::new(Arc::clone(&store)));
     let items = Arc::new(Items::new(
         Arc::clone(&store),
+        Arc::clone(&owners),
         session.clone(),
-        cache,
+        Arc::clone(&item_cache),
         Arc::clone(&publisher),
         clock.clone(),
     ));
-    let accounts =
-        Arc::new(Accounts::new(Arc::clone(&store), session.clone(), Arc::clone(&publisher), clock.clone()));
+    let accounts = Arc::new(Accounts::new(
+        Arc::clone(&store),
+        owners,
+        session.clone(),
+        Arc::clone(&publisher),
+        clock.clone(),
+    ));
     let inbox = Arc::new(Inbox::new(
         Arc::clone(&store),
         session,
@@ -157,10 +182,11 @@ pub async fn run_at(
         store: Arc::clone(&store),
     };
     let worker = {
-        let shutdown = shutdown.clone();
-        tokio::spawn(async move { inbox.run(&shutdown).await })
+        let (tracer, shutdown) = (kit.tracer.clone(), shutdown.clone());
+        tokio::spawn(async move { tracer.scope(inbox.run(&shutdown)).await })
     };
-    let keeper = tokio::spawn(keep(client, store, state, clock, shutdown.clone()));
+    let keeper = tokio::spawn(keep(client, store, limits, cache, clock, shutdown.clone()));
+    let listener_of_drops = tokio::spawn(item_cache.run());
     let served = kit.serve(routes::router(app), listener, shutdown).await;
     // The worker stops between two notifications; a refresh must reach its commit, or the account is lost.
     let finish = async {
@@ -172,10 +198,86 @@ pub async fn run_at(
     if tokio::time::timeout(SETTLE, finish).await.is_err() {
         tracing::warn!("the process ends although work is still under way");
     }
+    listener_of_drops.abort();
+    events.publisher().flush().await;
     Ok(served?)
 }
 
-fn watch(kit: &Kit, store: &Arc<dyn Store>, state: &Arc<dyn StateStore>, shutdown: &Shutdown) {
+/// A store and its pool.
+type Opened<S> = (Arc<S>, Arc<dyn ConnectionPool>);
+
+/// Accounts, the inbox and listings, and their pool for the metrics.
+fn open_database(config: &Config) -> Result<Opened<dyn Store>, RunError> {
+    match &config.database {
+        DatabaseUrl::Sqlite(path) => {
+            let pool = Pool::new("postgresql", path, 4);
+            Ok((Arc::new(SqliteStore::new(pool.clone())), Arc::new(pool)))
+        }
+        DatabaseUrl::Postgres(url) => {
+            let pool = postgres::Pool::new("postgresql", IDENTITY.name, url, config.pool_size)?;
+            Ok((Arc::new(PostgresStore::new(pool.clone())), Arc::new(pool)))
+        }
+    }
+}
+
+/// A question to the limits waits so long; then the process goes on with its local share.
+const LIMITS_DEADLINE: Duration = Duration::from_millis(50);
+/// A question to the cache waits so long; then the item is loaded.
+const CACHE_DEADLINE: Duration = Duration::from_millis(50);
+
+/// Limits and caches, and their pools for the metrics.
+struct State {
+    limits: Arc<dyn LimitStore>,
+    cache: Arc<dyn CacheStore>,
+    pools: Vec<Arc<dyn ConnectionPool>>,
+}
+
+/// The embedded state, opened once.
+async fn embedded(
+    file: &mut Option<Arc<SqliteState>>,
+    pools: &mut Vec<Arc<dyn ConnectionPool>>,
+    folder: &Path,
+    clock: &Clock,
+) -> Result<Arc<SqliteState>, RunError> {
+    if let Some(open) = file {
+        return Ok(Arc::clone(open));
+    }
+    let pool = SqliteState::pool(folder);
+    pools.push(Arc::new(pool.clone()));
+    let open = Arc::new(SqliteState::open(pool, clock.clone()).await?);
+    Ok(Arc::clone(file.insert(open)))
+}
+
+async fn open_state(config: &Config, clock: &Clock) -> Result<State, RunError> {
+    let mut pools: Vec<Arc<dyn ConnectionPool>> = Vec::new();
+    // One file for both, where both are embedded.
+    let mut file: Option<Arc<SqliteState>> = None;
+    let limits: Arc<dyn LimitStore> = match &config.state {
+        Place::Embedded(folder) => embedded(&mut file, &mut pools, folder, clock).await?,
+        Place::Server(url) => {
+            let redis = Redis::new("redis-state", url, LIMITS_DEADLINE)?;
+            pools.push(Arc::new(redis.clone()));
+            Arc::new(RedisLimits::new(redis))
+        }
+    };
+    let cache: Arc<dyn CacheStore> = match &config.cache {
+        Place::Embedded(folder) => embedded(&mut file, &mut pools, folder, clock).await?,
+        Place::Server(url) => {
+            let redis = Redis::new("redis", url, CACHE_DEADLINE)?;
+            pools.push(Arc::new(redis.clone()));
+            Arc::new(RedisCache::new(redis))
+        }
+    };
+    Ok(State { limits, cache, pools })
+}
+
+fn watch(
+    kit: &Kit,
+    store: &Arc<dyn Store>,
+    limits: &Arc<dyn LimitStore>,
+    cache: &Arc<dyn CacheStore>,
+    shutdown: &Shutdown,
+) {
     let look = Arc::clone(store);
     kit.health.watch("migrations", Kind::Startup, Duration::from_millis(250), shutdown, move || {
         let store = Arc::clone(&look);
@@ -187,10 +289,15 @@ fn watch(kit: &Kit, store: &Arc<dyn Store>, state: &Arc<dyn StateStore>, shutdow
         async move { store.reachable().await }
     });
     // Only shown: without it the limits fall back to a local share and the caches to the process's own.
-    let look = Arc::clone(state);
+    let look = Arc::clone(limits);
     kit.health.watch("state", Kind::Info, Duration::from_secs(2), shutdown, move || {
-        let state = Arc::clone(&look);
-        async move { state.reachable().await }
+        let limits = Arc::clone(&look);
+        async move { limits.reachable().await }
+    });
+    let look = Arc::clone(cache);
+    kit.health.watch("cache", Kind::Info, Duration::from_secs(2), shutdown, move || {
+        let cache = Arc::clone(&look);
+        async move { cache.reachable().await }
     });
 }
 
@@ -198,10 +305,12 @@ fn watch(kit: &Kit, store: &Arc<dyn Store>, state: &Arc<dyn StateStore>, shutdow
 async fn keep(
     client: Arc<MlClient>,
     store: Arc<dyn Store>,
-    state: Arc<dyn StateStore>,
+    limits: Arc<dyn LimitStore>,
+    cache: Arc<dyn CacheStore>,
     clock: Clock,
     shutdown: Shutdown,
 ) {
+    client.limiter().open().await;
     let mut gauges = tokio::time::interval(GAUGES);
     let mut purge = tokio::time::interval(PURGE);
     // The first tick of an interval is at once; the tables may not be there yet.
@@ -218,7 +327,9 @@ async fn keep(
             }
             _ = purge.tick() => {
                 let now = clock.now().as_millisecond();
-                for result in [store.purge(now - KEPT_MS).await, state.purge(now).await] {
+                let purged =
+                    [store.purge(now - KEPT_MS).await, limits.purge(now).await, cache.purge(now).await];
+                for result in purged {
                     if let Err(error) = result {
                         tracing::warn!(error = &error as &dyn std::error::Error, "old rows were not removed");
                     }

@@ -29,12 +29,16 @@ pub struct Metrics {
     pub limit_utilization: Gauges,
     /// `rate_limit_denied_total{scope}`.
     pub limit_denied: Counters,
-    /// `rate_limit_fallbacks_total{store}`: calls metered by the local share because the state store was away.
+    /// `rate_limit_fallbacks_total{store}`: calls metered by the local share because the state store was away or began anew.
     pub limit_fallbacks: Counters,
+    /// `rate_limit_local{store}`: 1 while this process uses its local share.
+    pub limits_alone: Gauges,
     /// `cache_hit_ratio{tier}`: over the last ten thousand or so lookups.
     pub cache_ratio: Gauges,
     /// `cache_lookups_total{tier,outcome}`.
     pub cache_lookups: Counters,
+    /// `cache_failures_total{store}`: questions that the shared cache did not answer.
+    pub cache_failures: Counters,
     /// `ml_token_refreshes_total{outcome}`.
     pub refreshes: Counters,
     /// `ml_notifications_total{outcome}`.
@@ -110,6 +114,12 @@ impl Metrics {
                 &["store"],
                 &[&["redis"]],
             ),
+            limits_alone: registry.gauge(
+                "rate_limit_local",
+                "1 while this process meters calls by its local share",
+                &["store"],
+                &[&["redis"]],
+            ),
             cache_ratio: registry.gauge(
                 "cache_hit_ratio",
                 "Share of recent lookups that were hits",
@@ -121,6 +131,12 @@ impl Metrics {
                 "Lookups of cached items",
                 &["tier", "outcome"],
                 &slices(&lookups),
+            ),
+            cache_failures: registry.counter(
+                "cache_failures",
+                "Questions that the shared cache did not answer",
+                &["store"],
+                &[&["redis"]],
             ),
             refreshes: registry.counter(
                 "ml_token_refreshes",

@@ -1,6 +1,7 @@
 //! What others learn from here: items go to catalog-service and, as events, into the log.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use axum::http::Method;
 use serde::Serialize;
@@ -8,8 +9,9 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use service_kit::auth::SharedToken;
 use service_kit::client::{CallError, Client};
-use service_kit::eventlog::{EventLog, Headers, ML_EVENTS, NewRecord};
-use service_kit::{Clock, PROBE_TENANT};
+use service_kit::eventlog::{ML_EVENTS, NewRecord};
+use service_kit::events::Publish;
+use service_kit::{Clock, PROBE_TENANT, trace};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -88,7 +90,7 @@ pub struct Owner<'a> {
 
 /// See the module.
 pub struct Publisher {
-    events: EventLog,
+    events: Arc<dyn Publish>,
     catalog: Client,
     internal: SharedToken,
     clock: Clock,
@@ -96,7 +98,7 @@ pub struct Publisher {
 
 impl Publisher {
     /// Over this log and that service.
-    pub fn new(events: EventLog, catalog: Client, internal: SharedToken, clock: Clock) -> Self {
+    pub fn new(events: Arc<dyn Publish>, catalog: Client, internal: SharedToken, clock: Clock) -> Self {
         Self { events, catalog, internal, clock }
     }
 
@@ -175,11 +177,10 @@ impl Publisher {
             payload: json!({
                 "id": id, "type": kind, "tenant": owner.tenant, "user_id": owner.user_id, "at": at, "data": data,
             }),
-            headers: Headers::new(),
+            headers: trace::event_headers(),
         });
         let key = owner.user_id.to_string();
-        self.events.append(ML_EVENTS, &key, records.collect()).await.map_err(Error::Events)?;
-        Ok(())
+        self.events.publish(ML_EVENTS, &key, records.collect()).await.map_err(Error::Events)
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use service_kit::trace::{self, Kind};
 use service_kit::{Clock, Shutdown};
 use tokio::sync::Notify;
 
@@ -18,7 +19,7 @@ use crate::limiter::Lane;
 use crate::metrics::Metrics;
 use crate::ml::{Group, ItemId, MlError, Request, Session};
 use crate::publish::{CatalogError, Owner, Publisher, Source};
-use crate::store::{Claimed, Millis, Notification, Settled, Store};
+use crate::store::{Claimed, Millis, Notification, Settled, Store, StoreError};
 
 /// Topics that MercadoLibre has; anything else is no notification of its.
 const TOPICS: [&str; 14] = [
@@ -39,6 +40,9 @@ const TOPICS: [&str; 14] = [
 ];
 /// The one topic that is worked in; the others are kept for the record.
 const WORKED: &str = "items";
+/// MercadoLibre waits half a second for the word that a notification is stored, then sends it again and in the end
+/// switches the topic off: a database that hangs has to be told of while there is time to say so.
+const RECEIVE_WITHIN: Duration = Duration::from_millis(350);
 const BATCH: usize = 20;
 /// How often the worker looks without being woken: for retries and for what another process left behind.
 const LOOK: Duration = Duration::from_secs(1);
@@ -97,6 +101,16 @@ impl Inbox {
     /// # Errors
     /// When it was not stored: MercadoLibre must send it again.
     pub async fn receive(&self, body: &[u8]) -> Result<Result<(), Refusal>, Error> {
+        match tokio::time::timeout(RECEIVE_WITHIN, self.take(body)).await {
+            Ok(taken) => taken,
+            Err(late) => {
+                let operation = "store the notification";
+                Err(StoreError { operation, busy: true, source: late.into() }.into())
+            }
+        }
+    }
+
+    async fn take(&self, body: &[u8]) -> Result<Result<(), Refusal>, Error> {
         let refuse = |refusal| {
             self.metrics.notifications.inc(&["refused"]);
             Ok(Err(refusal))
@@ -182,7 +196,8 @@ impl Inbox {
         for ((ml_user_id, resource), group) in subjects {
             let attempt = group.iter().map(|one| one.attempt).max().unwrap_or(1);
             let received = group.iter().map(|one| one.notification.received_at).max().unwrap_or(now);
-            let settled = match self.take_in(ml_user_id, &resource, received).await {
+            let span = trace::open("take in a notification", Kind::Consumer);
+            let settled = match trace::work(span, self.take_in(ml_user_id, &resource, received)).await {
                 Ok(()) => Settled::Done,
                 Err(error) if error.is_transient() && attempt < ATTEMPTS => {
                     let wait =
@@ -212,7 +227,7 @@ impl Inbox {
         let Ok(id) = ItemId::of_resource(resource) else {
             return Err(MlError::Unreadable { expected: "a resource of the form /items/{id}" }.into());
         };
-        self.items.forget(ml_user_id, &id).await?;
+        self.items.forget(ml_user_id, &id).await;
         let request = Request::get(Group::Items, format!("/items/{id}"), account.user_id, Lane::Critical);
         let item = match self.session.send(&request).await {
             Ok(answer) => answer.body,

@@ -1,4 +1,5 @@
-//! A service's routes with everything around them: request ids, measured answers, body limits, health, metrics.
+//! A service's routes with everything around them: request ids, traces, measured answers, body limits, health,
+//! metrics.
 
 use std::time::Instant;
 
@@ -19,9 +20,10 @@ use crate::error::ApiError;
 use crate::extract::too_long;
 use crate::health::Health;
 use crate::listener::Listener;
-use crate::metrics::{CONTENT_TYPE, HttpMetrics, Metrics, RouteLabel};
+use crate::metrics::{CONTENT_TYPE, HttpMetrics, Metrics, RouteLabel, method_label};
 use crate::serve::{Limits, ServeError, serve};
 use crate::shutdown::Shutdown;
+use crate::trace::{self, Tracer};
 
 /// Header that carries the id of a request through the system.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -30,6 +32,10 @@ pub const REVISION: HeaderName = HeaderName::from_static("x-revision");
 
 /// The longest body of a request unless a service says otherwise.
 const BODY_LIMIT: usize = 1 << 20;
+/// How long the end waits for a collector to take the last spans.
+const TRACE_FLUSH: std::time::Duration = std::time::Duration::from_secs(2);
+/// Asked every few seconds by whoever watches: not recorded as traces of their own.
+const PROBES: [&str; 5] = ["/health", "/livez", "/readyz", "/startupz", "/metrics"];
 
 /// Id of the request at hand, as an extension of the request: forward it on calls made for this request.
 #[derive(Clone, Debug)]
@@ -52,11 +58,14 @@ pub struct Kit {
     pub health: Health,
     /// Registry of the service.
     pub metrics: Metrics,
+    /// Opens the spans of the service; workers take a clone.
+    pub tracer: Tracer,
     revision: Option<HeaderValue>,
     limits: Limits,
     body_limit: usize,
     http: HttpMetrics,
     health_handler: Option<MethodRouter>,
+    openapi: Option<&'static str>,
 }
 
 impl Kit {
@@ -69,12 +78,14 @@ impl Kit {
         Self {
             identity,
             health: Health::new(identity, base),
+            tracer: Tracer::new(identity, &base.traces, &metrics),
             metrics,
             revision: base.revision.as_deref().and_then(|text| HeaderValue::from_str(text).ok()),
             limits: Limits { drain: base.drain, ..Limits::default() },
             body_limit: BODY_LIMIT,
             http,
             health_handler: None,
+            openapi: None,
         }
     }
 
@@ -89,6 +100,13 @@ impl Kit {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = Limits { drain: self.limits.drain, ..limits };
+        self
+    }
+
+    /// Serves the OpenAPI document of the service, the committed text, at `/openapi.json`. The gateway has no such route.
+    #[must_use]
+    pub fn openapi(mut self, document: &'static str) -> Self {
+        self.openapi = Some(document);
         self
     }
 
@@ -134,6 +152,7 @@ impl Kit {
         let Listener { main, metrics: metrics_socket, shared } = listener;
         let address = main.local_addr().map(|address| address.to_string()).unwrap_or_default();
         tracing::info!(address, service = self.identity.name, version = self.identity.version, "listening");
+        self.tracer.start();
         // Metrics are answered until the last request is: a scrape during the drain is worth most.
         let (stop_metrics, metrics_shutdown) = Shutdown::channel();
         let metrics_task = metrics_socket.map(|socket| {
@@ -153,6 +172,7 @@ impl Kit {
             () = mark => Ok(()),
             served = serve(self.router(routes), main, shared, self.limits, shutdown) => served,
         };
+        self.tracer.flush(TRACE_FLUSH).await;
         stop_metrics.drain();
         if let Some(Err(error)) = match metrics_task {
             Some(task) => Some(task.await),
@@ -166,7 +186,14 @@ impl Kit {
 
     fn health_routes(&self) -> Router {
         let health = self.health_handler.clone().unwrap_or_else(|| self.health.handler());
-        self.health.routes().route("/health", health)
+        let routes = self.health.routes().route("/health", health);
+        match self.openapi {
+            Some(document) => {
+                let typed = [(header::CONTENT_TYPE, "application/json")];
+                routes.route("/openapi.json", get(move || async move { (typed, document) }))
+            }
+            None => routes,
+        }
     }
 
     /// Health is answered here too: a passed socket is shared, so that its port would answer for any replica.
@@ -181,7 +208,7 @@ pub fn scrape(metrics: &Metrics) -> Response {
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.encode()).into_response()
 }
 
-/// Around every request: its id, its span, its body limit, its measure, and the headers that name them.
+/// Around every request: its id, its span in the trace it came with or a new one, its body limit, its measure, and the headers that name them.
 async fn around(State(kit): State<Kit>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let method = request.method().clone();
@@ -189,15 +216,36 @@ async fn around(State(kit): State<Kit>, mut request: Request, next: Next) -> Res
     request.headers_mut().insert(REQUEST_ID, id.clone());
     request.extensions_mut().insert(RequestId(id.clone()));
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    // At the level of errors, so that the id is in the log whatever LOG_LEVEL says.
-    let span = tracing::error_span!("request", request_id = id.to_str().unwrap_or_default());
+    let mut traced = match trace::Context::of_headers(request.headers()) {
+        None if route.as_deref().is_some_and(|route| PROBES.contains(&route)) => {
+            kit.tracer.open_unrecorded("probe", trace::Kind::Server)
+        }
+        parent => kit.tracer.open("request", trace::Kind::Server, parent.as_ref()),
+    };
+    let context = traced.context();
+    // What the client sent must not be believed by whoever reads the headers later, a good one neither: it is older.
+    context.put(request.headers_mut());
+    // At the level of errors, so that the ids are in the log whatever LOG_LEVEL says.
+    let span = tracing::error_span!(
+        "request",
+        request_id = id.to_str().unwrap_or_default(),
+        trace_id = %context.trace,
+        span_id = %context.span
+    );
     let mut response = match limited(request, kit.body_limit) {
-        Ok(request) => next.run(request).instrument(span.clone()).await,
+        Ok(request) => traced.scope(next.run(request).instrument(span.clone())).await,
         Err(refusal) => span.in_scope(|| refusal.into_response()),
     };
     let label = response.extensions_mut().remove::<RouteLabel>();
     let route = label.as_ref().map(|label| &*label.0).or(route.as_deref()).unwrap_or("unmatched");
     let took = began.elapsed();
+    traced.rename(|| format!("{} {route}", method_label(&method)));
+    traced.set("http.request.method", method_label(&method));
+    traced.set("http.route", route.to_owned());
+    traced.set("http.response.status_code", response.status().as_u16());
+    if response.status().is_server_error() {
+        traced.fail("server_error");
+    }
     kit.http.observe(&method, route, response.status(), took);
     span.in_scope(|| {
         let (status, ms) = (response.status().as_u16(), took.as_secs_f64() * 1000.0);

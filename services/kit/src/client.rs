@@ -17,6 +17,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 
+use crate::trace;
+
 /// The largest answer that is read, in bytes.
 const ANSWER_LIMIT: usize = 4 << 20;
 
@@ -53,6 +55,29 @@ impl FromStr for HttpUrl {
             port: authority.port_u16().unwrap_or(80),
             base: uri.path().trim_end_matches('/').to_owned(),
         })
+    }
+}
+
+impl HttpUrl {
+    /// The host without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port, 80 when the text named none.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Another port of the same host, without a path.
+    #[must_use]
+    pub fn at(&self, port: u16) -> Self {
+        let host = &self.host;
+        let authority =
+            if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        Self { authority, host: host.clone(), port, base: String::new() }
     }
 }
 
@@ -98,6 +123,18 @@ pub enum CallError {
         /// What is wrong with it.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+impl CallError {
+    /// One word for traces.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Connect { .. } => "connect",
+            Self::Broken { .. } => "broken",
+            Self::Timeout { .. } => "timeout",
+            Self::Request { .. } => "request",
+        }
+    }
 }
 
 /// What another service answered, whatever the status.
@@ -167,7 +204,8 @@ impl Client {
         self.call(method, path, &with_type, text.into()).await
     }
 
-    /// `method path` with these headers and this body; `path` begins with a slash and may hold a query.
+    /// `method path` with these headers and this body; `path` begins with a slash and may hold a query. In the scope of
+    /// a trace the call is a span of it, and the other service is told so.
     ///
     /// # Errors
     /// [`CallError`] when there was no answer at all; every status is an answer.
@@ -178,11 +216,24 @@ impl Client {
         headers: &[(&str, &str)],
         body: Bytes,
     ) -> Result<Answer, CallError> {
-        let request = self.request(&method, path, headers, body)?;
-        match tokio::time::timeout(self.timeout, self.exchange(request, &method, path)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(CallError::Timeout { call: self.name(&method, path), limit: self.timeout }),
+        let mut request = self.request(&method, path, headers, body)?;
+        let mut span = trace::open(method.to_string(), trace::Kind::Client);
+        if let Some(span) = &mut span {
+            span.context().put(request.headers_mut());
+            span.set("http.request.method", method.to_string());
+            span.set("server.address", self.url.host.clone());
+            span.set("server.port", self.url.port);
         }
+        let called = tokio::time::timeout(self.timeout, self.exchange(request, &method, path)).await;
+        let called = called.unwrap_or_else(|_| {
+            Err(CallError::Timeout { call: self.name(&method, path), limit: self.timeout })
+        });
+        match (&mut span, &called) {
+            (Some(span), Ok(answer)) => span.set("http.response.status_code", answer.status.as_u16()),
+            (Some(span), Err(error)) => span.fail(error.kind()),
+            (None, _) => {}
+        }
+        called
     }
 
     fn request(
@@ -269,6 +320,16 @@ mod tests {
         for (text, expected) in table {
             let read = text.parse::<HttpUrl>().ok().map(|url| url.to_string());
             assert_eq!(read.as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn another_port_of_the_same_host_has_no_path() {
+        for (text, expected) in [
+            ("http://jaeger:14268/api/traces", "http://jaeger:4318"),
+            ("http://[::1]:1/x", "http://[::1]:4318"),
+        ] {
+            assert_eq!(text.parse::<HttpUrl>().unwrap().at(4318).to_string(), expected);
         }
     }
 

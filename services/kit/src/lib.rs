@@ -33,8 +33,9 @@
 //!
 //! Modules in reading order: [`process`] starts and stops the program, [`config`] reads the environment,
 //! [`listener`] and [`shutdown`] are what `run` is given, [`app`] puts a service's routes together with
-//! [`health`], [`metrics`] and [`log`], [`serve`] is the loop that answers connections and drains them; [`auth`],
-//! [`client`], [`sqlite`], [`postgres`], [`redis`], [`eventlog`] and [`lease`] are what services are built from.
+//! [`health`], [`metrics`], [`log`] and [`trace`], [`serve`] is the loop that answers connections and drains them; [`auth`],
+//! [`client`], [`sqlite`], [`postgres`], [`redis`], [`eventlog`], [`events`], [`kafka`] and [`lease`] are what services
+//! are built from.
 
 pub mod app;
 pub mod auth;
@@ -43,8 +44,10 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod eventlog;
+pub mod events;
 pub mod extract;
 pub mod health;
+pub mod kafka;
 pub mod lease;
 pub mod listener;
 pub mod log;
@@ -53,19 +56,22 @@ pub mod pools;
 pub mod postgres;
 pub mod process;
 pub mod redis;
+pub mod routes;
 pub mod serve;
 pub mod shutdown;
 pub mod sqlite;
 pub mod testing;
+pub mod trace;
 
 pub use app::Kit;
 pub use clock::Clock;
-pub use config::{Base, ConfigError, Configuration, DatabaseUrl, Environment, Reader};
+pub use config::{Base, ConfigError, Configuration, DatabaseUrl, Environment, Place, Reader};
 pub use error::ApiError;
 pub use health::Health;
 pub use listener::Listener;
 pub use metrics::Metrics;
 pub use process::main;
+pub use routes::Routes;
 pub use serve::ServeError;
 pub use shutdown::{Shutdown, ShutdownTrigger};
 

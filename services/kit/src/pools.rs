@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use crate::metrics::{DURATION_BUCKETS, Gauges, Histograms, Metrics};
 
 /// A bounded set of connections to one store.
-pub trait ConnectionPool {
+pub trait ConnectionPool: Send + Sync {
     /// Its name in metrics and errors, such as `postgresql`.
     fn store(&self) -> &'static str;
 
@@ -28,14 +28,14 @@ struct Series {
 
 impl Measures {
     /// A connection was given out (1) or came back (-1).
-    pub(crate) fn active(&self, change: f64) {
+    pub fn active(&self, change: f64) {
         if let Some(series) = self.0.get() {
             series.active.add(&[series.store], change);
         }
     }
 
     /// A call waited so long for a connection, in seconds.
-    pub(crate) fn waited(&self, seconds: f64) {
+    pub fn waited(&self, seconds: f64) {
         if let Some(series) = self.0.get() {
             series.waits.observe(&[series.store], seconds);
         }

@@ -23,6 +23,8 @@ const BAD_ENVIRONMENT: u8 = 3;
 /// 128 + SIGTERM, as a shell would report the death it amounts to.
 const CUT_SHORT: u8 = 143;
 
+/// How long the end waits for a collector to take the last spans.
+const TRACE_FLUSH: Duration = Duration::from_secs(2);
 /// How long `healthcheck` waits for an answer.
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -74,6 +76,9 @@ where
         Err(error) => return fail("cannot take the passed socket", &error),
     };
     raise_descriptor_limit();
+    // The drivers bring two providers of cryptography between them; one is chosen here, for all of them. It is the only
+    // choice of this process, so none was made before.
+    rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail("cannot start the event loop", &error),
@@ -91,10 +96,13 @@ where
         tokio::select! {
             biased;
             () = second_signal => CUT_SHORT,
-            ended = run(config, listener, shutdown) => match ended {
-                Ok(()) => 0,
-                Err(error) => fail("the service ended", &error),
-            },
+            ended = run(config, listener, shutdown) => {
+                crate::trace::flush_all(TRACE_FLUSH).await;
+                match ended {
+                    Ok(()) => 0,
+                    Err(error) => fail("the service ended", &error),
+                }
+            }
         }
     });
     // A blocking call that outlives the drain must not hold the process open.

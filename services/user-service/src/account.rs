@@ -100,6 +100,7 @@ impl Password {
 
 /// The customer that a user belongs to: 1 to 63 of `a-z`, `0-9`, `-`, beginning with a letter or digit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Tenant(String);
 
@@ -144,11 +145,13 @@ impl Tenant {
 
 /// A registered user, as everybody may see themselves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct User {
     /// Identity of the user in every service and token.
     pub id: Uuid,
     /// Address that signs in.
     #[serde(serialize_with = "email_text")]
+    #[cfg_attr(test, schemars(with = "String"))]
     pub email: Email,
     /// Customer that the user belongs to.
     pub tenant: Tenant,

@@ -27,6 +27,7 @@ pub const REFRESH_TTL: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// The answer to a registration, login or refresh.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SignedIn {
     /// Who signed in.
     pub user: User,
@@ -218,7 +219,7 @@ impl Accounts {
         let user = self.me(caller).await?;
         let now = self.now();
         let event_id = random::uuid(&*self.entropy)?;
-        let event = json!({
+        let mut event = json!({
             "id": event_id,
             "type": "user.deleted",
             "tenant": user.tenant,
@@ -226,6 +227,7 @@ impl Accounts {
             "at": now,
             "data": {},
         });
+        service_kit::trace::keep_in(&mut event);
         let mut follow_ups =
             vec![FollowUp { id: event_id, user_id: user.id, task: FollowUpTask::Publish(event) }];
         // Asked whether or not an account is noted here: a callback may have ended between exchange and note.

@@ -21,6 +21,7 @@ use crate::token::{Caller, TokenRefused};
 
 /// Where to send the user's browser.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ConnectionStart {
     /// MercadoLibre's consent page for this attempt.
     pub authorize_url: String,
@@ -53,6 +54,7 @@ impl Sender<'_> {
 
 /// A connected account.
 #[derive(Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ConnectionResult {
     /// Always true: anything else is an error.
     pub connected: bool,

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use service_kit::error::chain;
-use service_kit::eventlog::{EventLog, Headers, ML_EVENTS, NewRecord};
+use service_kit::eventlog::{ML_EVENTS, NewRecord};
+use service_kit::events::Publish;
+use service_kit::trace::{self, Kind};
 use service_kit::{Clock, PROBE_TENANT, Shutdown};
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -28,37 +30,12 @@ const RETRY_BASE: SignedDuration = SignedDuration::from_secs(1);
 /// Longest wait between attempts.
 const RETRY_CAP: SignedDuration = SignedDuration::from_secs(300);
 
-/// The log of events that other services read.
-#[async_trait::async_trait]
-pub trait EventSink: Send + Sync + 'static {
-    /// Appends one event under a key; its `id` lets readers recognise a repetition.
-    ///
-    /// # Errors
-    /// Whatever the log says; the event is appended again later.
-    async fn append(&self, key: &str, event: &serde_json::Value) -> Result<(), SinkError>;
-}
-
-/// The event log took nothing.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot append to the event log")]
-pub struct SinkError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
-
-#[async_trait::async_trait]
-impl EventSink for EventLog {
-    async fn append(&self, key: &str, event: &serde_json::Value) -> Result<(), SinkError> {
-        let id = event["id"].as_str().unwrap_or_default().to_owned();
-        let record = NewRecord { id, payload: event.clone(), headers: Headers::new() };
-        let appended = Self::append(self, ML_EVENTS, key, vec![record]).await;
-        appended.map(|_offset| ()).map_err(|error| SinkError(Box::new(error)))
-    }
-}
-
 /// Works follow-ups off.
 pub struct FollowUps {
     store: Arc<dyn AccountStore>,
     integration: Arc<IntegrationService>,
     catalog: Option<CatalogService>,
-    events: Arc<dyn EventSink>,
+    events: Arc<dyn Publish>,
     clock: Clock,
     wake: Arc<Notify>,
 }
@@ -70,7 +47,7 @@ impl FollowUps {
         store: Arc<dyn AccountStore>,
         integration: Arc<IntegrationService>,
         catalog: Option<CatalogService>,
-        events: Arc<dyn EventSink>,
+        events: Arc<dyn Publish>,
         clock: Clock,
         wake: Arc<Notify>,
     ) -> Self {
@@ -123,7 +100,8 @@ impl FollowUps {
         let claimed = self.store.claim_follow_ups(now, lease_until, BATCH).await?;
         let tried = claimed.len();
         for item in claimed {
-            match self.attempt(&item).await {
+            let span = trace::open("follow up on a removed user", Kind::Internal);
+            match trace::work(span, self.attempt(&item)).await {
                 Ok(()) => self.store.finish_follow_up(item.follow_up.id).await?,
                 Err(error) => {
                     tracing::warn!(
@@ -156,7 +134,13 @@ impl FollowUps {
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         match &self.catalog {
             Some(catalog) if event["tenant"] == PROBE_TENANT => catalog.erase(PROBE_TENANT, user_id).await?,
-            _ => self.events.append(&user_id.to_string(), event).await?,
+            _ => {
+                let id = event["id"].as_str().unwrap_or_default().to_owned();
+                let mut payload = event.clone();
+                let headers = trace::take_from(&mut payload);
+                let record = NewRecord { id, payload, headers };
+                self.events.publish(ML_EVENTS, &user_id.to_string(), vec![record]).await?;
+            }
         }
         Ok(())
     }

@@ -26,10 +26,13 @@ pub mod token;
 use std::sync::Arc;
 use std::time::Duration;
 
-use service_kit::eventlog::EventLog;
+use service_kit::events::{Events, OpenError};
 use service_kit::health::Kind;
-use service_kit::sqlite::{Pool, SqliteError};
-use service_kit::{Clock, Identity, Kit, Listener, ServeError, Shutdown};
+use service_kit::pools::{self, ConnectionPool};
+use service_kit::postgres::{self, PostgresError};
+use service_kit::redis::{Redis, RedisError};
+use service_kit::sqlite::Pool;
+use service_kit::{Clock, DatabaseUrl, Identity, Kit, Listener, Place, ServeError, Shutdown};
 use tokio::sync::Notify;
 
 use crate::accounts::Accounts;
@@ -42,7 +45,10 @@ use crate::password::{HashError, Hasher};
 use crate::random::{Entropy, SystemEntropy};
 use crate::routes::App;
 use crate::settings::{Settings, SigningKeys};
-use crate::store::{AccountStore, EmbeddedThrottle, SqliteAccounts, StoreError};
+use crate::store::{
+    AccountStore, EmbeddedThrottle, PostgresAccounts, RedisThrottle, SqliteAccounts, StoreError,
+    ThrottleStore,
+};
 use crate::throttle::Throttle;
 use crate::token::KeyError;
 
@@ -61,6 +67,12 @@ const WORKER_GRACE: Duration = Duration::from_secs(2);
 /// Connections to the database and to the throttle's file. SQLite writes one at a time, so more would only wait.
 const CONNECTIONS: usize = 4;
 
+/// A question about login failures waits so long; then the process goes by its own count.
+const THROTTLE_DEADLINE: Duration = Duration::from_millis(50);
+
+/// People, sessions and consents, and their pool for the metrics.
+type Database = (Arc<dyn AccountStore>, Arc<dyn ConnectionPool>);
+
 /// user-service could not start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -73,9 +85,15 @@ pub enum RunError {
     /// A store under `EMBEDDED_DIR` could not be opened.
     #[error("cannot open the embedded stores")]
     Throttle(#[from] StoreError),
-    /// The event log under `EMBEDDED_DIR` could not be opened.
-    #[error("cannot open the event log")]
-    EventLog(#[from] SqliteError),
+    /// The address of the throttle's store.
+    #[error("cannot use the store of login failures")]
+    Redis(#[from] RedisError),
+    /// The event log could not be opened.
+    #[error("cannot start without the event log")]
+    EventLog(#[from] OpenError),
+    /// The address of the database cannot be read.
+    #[error("cannot use the database")]
+    Database(#[from] PostgresError),
     /// The listening socket broke.
     #[error("cannot go on serving")]
     Serve(#[from] ServeError),
@@ -121,15 +139,18 @@ pub async fn run_with(
             "JWT_SECRET signs with HS256: every verifier could forge tokens; set JWT_KEYS instead"
         );
     }
-    let kit = Kit::new(IDENTITY, &settings.base).announce(&routes::ROUTES);
+    let kit =
+        Kit::new(IDENTITY, &settings.base).announce(&routes::ROUTES).openapi(include_str!("../openapi.json"));
     let metrics = Metrics::new(&kit.metrics);
 
-    let database = Pool::new("postgresql", &settings.database, CONNECTIONS);
-    let state = Pool::new("redis", &settings.embedded.join("redis").join("state.db"), CONNECTIONS);
-    let events = EventLog::open(&settings.embedded, clock.clone()).await?;
-    service_kit::pools::register(&kit.metrics, &[&database, &state, events.pool()]);
-    let store: Arc<dyn AccountStore> = Arc::new(SqliteAccounts::new(database));
-    let throttle = Throttle::new(Arc::new(EmbeddedThrottle::open(state).await?), clock.clone());
+    let (store, database) = open_database(&settings)?;
+    let (throttle, state) = open_state(&settings).await?;
+    let events = Events::open(&settings.events, IDENTITY, clock.clone()).await?;
+    let mut pools: Vec<&dyn ConnectionPool> = vec![&*database, &*state];
+    pools.extend(events.pool());
+    pools::register(&kit.metrics, &pools);
+    events.watch(&kit.health, &shutdown);
+    let throttle = Throttle::new(throttle, clock.clone(), metrics.clone());
     watch_store(&kit, &store, &shutdown);
 
     let internal = settings.internal_token;
@@ -147,7 +168,7 @@ pub async fn run_with(
         Arc::clone(&store),
         Arc::clone(&integration),
         catalog,
-        Arc::new(events),
+        events.publisher(),
         clock.clone(),
         Arc::clone(&wake),
     );
@@ -168,14 +189,48 @@ pub async fn run_with(
         operator_token: settings.operator_token,
     };
 
-    let mut worker = tokio::spawn(follow_ups.run(shutdown.clone()));
+    let mut worker = {
+        let (tracer, shutdown) = (kit.tracer.clone(), shutdown.clone());
+        tokio::spawn(async move { tracer.scope(follow_ups.run(shutdown)).await })
+    };
     let served = kit.serve(routes::router(app), listener, shutdown).await;
     // The worker stops by itself after the attempt at hand, if the drain has not waited long enough already. Cutting
     // it off loses nothing: what is not struck off is done by another replica.
     if tokio::time::timeout(WORKER_GRACE, &mut worker).await.is_err() {
         worker.abort();
     }
+    events.publisher().flush().await;
     Ok(served?)
+}
+
+/// People, sessions and consents, and their pool for the metrics.
+fn open_database(settings: &Settings) -> Result<Database, RunError> {
+    match &settings.database {
+        DatabaseUrl::Sqlite(path) => {
+            let pool = Pool::new("postgresql", path, CONNECTIONS);
+            Ok((Arc::new(SqliteAccounts::new(pool.clone())), Arc::new(pool)))
+        }
+        DatabaseUrl::Postgres(url) => {
+            let pool = postgres::Pool::new("postgresql", IDENTITY.name, url, settings.pool_size)?;
+            Ok((Arc::new(PostgresAccounts::new(pool.clone())), Arc::new(pool)))
+        }
+    }
+}
+
+/// Where failures are counted, and its pool for the metrics.
+async fn open_state(
+    settings: &Settings,
+) -> Result<(Arc<dyn ThrottleStore>, Arc<dyn ConnectionPool>), RunError> {
+    match &settings.state {
+        Place::Embedded(folder) => {
+            let pool = Pool::new("redis", &folder.join("redis").join("state.db"), CONNECTIONS);
+            Ok((Arc::new(EmbeddedThrottle::open(pool.clone()).await?), Arc::new(pool)))
+        }
+        Place::Server(url) => {
+            let redis = Redis::new("redis", url, THROTTLE_DEADLINE)?;
+            Ok((Arc::new(RedisThrottle::new(redis.clone())), Arc::new(redis)))
+        }
+    }
 }
 
 /// Started when the migrations have run, ready while the database answers.

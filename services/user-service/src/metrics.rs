@@ -105,6 +105,7 @@ pub struct Metrics {
     registrations: Counters,
     connections: Counters,
     hashes: Counters,
+    throttle_fallbacks: Counters,
 }
 
 impl Metrics {
@@ -131,6 +132,12 @@ impl Metrics {
                 "Password hashes computed or refused",
                 &HashOutcome::ALL.map(HashOutcome::label),
             ),
+            throttle_fallbacks: page.counter(
+                "login_throttle_fallbacks",
+                "Questions about login failures that each process answered alone because their store did not",
+                &["operation"],
+                &[&["read"], &["count"], &["forget"]],
+            ),
         }
     }
 
@@ -147,6 +154,17 @@ impl Metrics {
     /// Counts a password hash.
     pub fn password_hash(&self, outcome: HashOutcome) {
         self.hashes.inc(&[outcome.label()]);
+    }
+
+    /// Counts a question that the throttle's store did not answer.
+    pub fn throttle_fallback(&self, operation: &'static str) {
+        self.throttle_fallbacks.inc(&[operation]);
+    }
+
+    /// Questions that the throttle's store did not answer so far.
+    #[must_use]
+    pub fn throttle_fallbacks(&self, operation: &'static str) -> u64 {
+        self.throttle_fallbacks.get(&[operation])
     }
 
     /// Password hashes counted so far.

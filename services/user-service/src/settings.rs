@@ -1,12 +1,11 @@
 //! Configuration, read once from the environment.
 
 use std::num::NonZero;
-use std::path::PathBuf;
 
 use secrecy::SecretString;
 use service_kit::auth::SharedToken;
 use service_kit::client::HttpUrl;
-use service_kit::{Base, Clock, Configuration, Reader};
+use service_kit::{Base, Clock, Configuration, DatabaseUrl, Place, Reader, kafka};
 
 use crate::consent::ConsentPage;
 use crate::password::Cost;
@@ -42,10 +41,14 @@ impl SigningKeys {
 pub struct Settings {
     /// What every service has.
     pub base: Base,
-    /// `DATABASE_URL`: the database that stands in PostgreSQL's place.
-    pub database: PathBuf,
-    /// `EMBEDDED_DIR`: folder of the stores that stand in for Redis and Kafka, shared by all replicas.
-    pub embedded: PathBuf,
+    /// `DATABASE_URL`: people, sessions and consents.
+    pub database: DatabaseUrl,
+    /// `DATABASE_POOL_SIZE`: connections to it at most.
+    pub pool_size: u32,
+    /// `REDIS_STATE_URL` or `REDIS_URL`, else a file under `EMBEDDED_DIR`: failures that all replicas count together.
+    pub state: Place<SecretString>,
+    /// `KAFKA_BROKERS`, else the log under `EMBEDDED_DIR`.
+    pub events: Place<kafka::Settings>,
     /// `JWT_KEYS` or `JWT_SECRET`.
     pub keys: SigningKeys,
     /// `INTEGRATION_SERVICE_URL`.
@@ -68,9 +71,10 @@ pub struct Settings {
 
 impl Configuration for Settings {
     fn read(base: Base, env: &mut Reader<'_>) -> Option<Self> {
-        let database = env.sqlite("DATABASE_URL");
-        let embedded = env.path("EMBEDDED_DIR");
-        let embedded_only = env.embedded_only(&["REDIS_URL", "REDIS_STATE_URL", "KAFKA_BROKERS"]);
+        let database = env.database("DATABASE_URL");
+        let pool_size = env.pool_size();
+        let state = env.state_store();
+        let events = env.event_log();
         let keys = signing_keys(env);
         let integration = env.url("INTEGRATION_SERVICE_URL");
         let catalog = env.optional_url("CATALOG_SERVICE_URL");
@@ -89,11 +93,12 @@ impl Configuration for Settings {
         let hash_workers = env.number_or("PASSWORD_HASH_WORKERS", cores.min(64), 1..=64);
         let hash_queue =
             env.number_or("PASSWORD_HASH_QUEUE", hash_workers.unwrap_or(1) * QUEUE_PER_WORKER, 0..=4096);
-        embedded_only?;
         Some(Self {
             base,
             database: database?,
-            embedded: embedded?,
+            pool_size: pool_size?,
+            state: state?,
+            events: events?,
             keys: keys?,
             integration: integration?,
             catalog: catalog?,
@@ -191,8 +196,8 @@ mod tests {
     #[test]
     fn every_mistake_is_told_at_once_and_no_secret_with_it() {
         let broken = Environment::of([
-            ("DATABASE_URL", "postgresql://user:hunter2@db/app"),
-            ("REDIS_URL", "redis://:hunter2@cache"),
+            ("DATABASE_URL", "mysql://user:hunter2@db/app"),
+            ("REDIS_URL", "http://:hunter2@cache"),
             ("JWT_KEYS", "hunter2"),
             ("INTERNAL_TOKEN", "hunter2 with spaces"),
             ("ML_AUTH_URL", "auth.example.com"),
@@ -202,8 +207,8 @@ mod tests {
             problems(&broken),
             [
                 "DATABASE_URL",
-                "EMBEDDED_DIR",
                 "REDIS_URL",
+                "EMBEDDED_DIR",
                 "JWT_KEYS",
                 "INTEGRATION_SERVICE_URL",
                 "INTERNAL_TOKEN",

@@ -4,17 +4,20 @@
 //! A burst of parallel attempts is checked before its failures are counted; the hashing queue bounds how many that
 //! can be.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use service_kit::Clock;
 use service_kit::error::chain;
 use sha2::{Digest as _, Sha256};
 
 use crate::account::Email;
-use crate::store::ThrottleStore;
+use crate::metrics::Metrics;
+use crate::store::{StoreError, ThrottleStore};
 
 /// The failures counted so far under one key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +29,7 @@ pub struct Tally {
 }
 
 /// How failures turn into waiting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Policy {
     /// Failures that cost nothing: people mistype.
     pub free: u32,
@@ -55,6 +58,11 @@ impl Policy {
         forget: Duration::from_secs(3600),
     };
 
+    /// Whether a tally still counts.
+    fn remembers(&self, tally: Tally, now: Timestamp) -> bool {
+        Duration::try_from(now.duration_since(tally.last_at)).unwrap_or(Duration::ZERO) < self.forget
+    }
+
     /// How long the next attempt must still wait; `None` if it may run now.
     #[must_use]
     pub fn wait(&self, tally: Tally, now: Timestamp) -> Option<Duration> {
@@ -67,7 +75,7 @@ impl Policy {
 }
 
 /// What failures are counted under. Hashed: the store learns neither e-mail nor address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ThrottleKey {
     /// How the failures under this key are judged.
     pub policy: Policy,
@@ -101,53 +109,124 @@ impl ThrottleKey {
     }
 }
 
-/// The throttle over a shared store. A store that fails lets attempts through with a warning: guessing is still
-/// bounded by the hashing queue, while refusing would turn its outage into everybody's.
+/// Tallies that a process keeps for the time when the store is away.
+const OWN_TALLIES: usize = 10_000;
+
+/// The throttle over a shared store. A store that is away neither locks people out nor is skipped: each process goes
+/// on with the tally it has seen itself, which bounds guesses per replica instead of per fleet.
 #[derive(Clone)]
 pub struct Throttle {
     store: Arc<dyn ThrottleStore>,
     clock: Clock,
+    metrics: Metrics,
+    own: Arc<Mutex<Own>>,
+}
+
+#[derive(Default)]
+struct Own {
+    tallies: HashMap<ThrottleKey, OwnTally>,
+    /// The store did not answer last time; it was said.
+    alone: bool,
+}
+
+#[derive(Clone, Copy)]
+struct OwnTally {
+    tally: Tally,
+    /// Counted here and not in the store.
+    unshared: bool,
+}
+
+impl Own {
+    fn tally(&self, key: &ThrottleKey, now: Timestamp) -> Option<OwnTally> {
+        self.tallies.get(key).copied().filter(|own| key.policy.remembers(own.tally, now))
+    }
+
+    fn remember(&mut self, key: ThrottleKey, own: OwnTally, now: Timestamp) {
+        if self.tallies.len() >= OWN_TALLIES {
+            self.tallies.retain(|key, own| key.policy.remembers(own.tally, now));
+        }
+        if self.tallies.len() >= OWN_TALLIES {
+            // A flood of new names: those that wait for nothing yet go first.
+            self.tallies.retain(|key, own| own.tally.failures > key.policy.free);
+        }
+        if self.tallies.len() < OWN_TALLIES || self.tallies.contains_key(&key) {
+            self.tallies.insert(key, own);
+        }
+    }
 }
 
 impl Throttle {
     /// Makes a throttle over the store that all replicas share.
     #[must_use]
-    pub fn new(store: Arc<dyn ThrottleStore>, clock: Clock) -> Self {
-        Self { store, clock }
+    pub fn new(store: Arc<dyn ThrottleStore>, clock: Clock, metrics: Metrics) -> Self {
+        Self { store, clock, metrics, own: Arc::default() }
     }
 
     /// The longest wait under any of the keys; `None` if the attempt may run now.
     pub async fn wait(&self, keys: &[ThrottleKey]) -> Option<Duration> {
         let now = self.clock.now();
-        let mut longest = None;
-        for key in keys {
-            match self.store.tally(key).await {
-                Ok(tally) => longest = longest.max(tally.and_then(|tally| key.policy.wait(tally, now))),
-                Err(error) => {
-                    tracing::warn!(
-                        error = chain(&error),
-                        "cannot read login failures; the attempt is let through"
-                    );
-                }
-            }
-        }
-        longest
+        let shared = self.answered("read", self.store.tallies(keys).await);
+        let own = self.own.lock();
+        let waits = keys.iter().enumerate().map(|(index, key)| {
+            let shared_tally = shared.as_ref().map(|tallies| tallies.get(index).copied().flatten());
+            let own = own.tally(key, now);
+            let own = own.filter(|own| own.unshared || shared_tally.is_none()).map(|own| own.tally);
+            let wait = |tally: Option<Tally>| tally.and_then(|tally| key.policy.wait(tally, now));
+            wait(shared_tally.flatten()).max(wait(own))
+        });
+        waits.max().flatten()
     }
 
     /// Counts a failure under each key.
     pub async fn failed(&self, keys: &[ThrottleKey]) {
         let now = self.clock.now();
-        for key in keys {
-            if let Err(error) = self.store.count_failure(key, now).await {
-                tracing::warn!(error = chain(&error), "cannot count a login failure; it goes uncounted");
-            }
+        let counted = self.answered("count", self.store.count_failures(keys, now).await);
+        let mut own = self.own.lock();
+        for (index, key) in keys.iter().enumerate() {
+            let seen = own.tally(key, now);
+            let shared = counted.as_ref().and_then(|tallies| tallies.get(index).copied());
+            let failures = |plus| seen.map_or(0, |own| own.tally.failures).saturating_add(plus);
+            let next = match shared {
+                Some(tally) => match seen {
+                    // Failures of an outage that the store never learned of go on counting until they are forgotten.
+                    Some(own) if own.unshared && own.tally.failures >= tally.failures => {
+                        OwnTally { tally: Tally { failures: failures(1), last_at: now }, unshared: true }
+                    }
+                    _ => OwnTally { tally, unshared: false },
+                },
+                None => OwnTally { tally: Tally { failures: failures(1), last_at: now }, unshared: true },
+            };
+            own.remember(*key, next, now);
         }
     }
 
     /// Forgets the failures under a key, after a success.
     pub async fn succeeded(&self, key: &ThrottleKey) {
-        if let Err(error) = self.store.forget(key).await {
-            tracing::warn!(error = chain(&error), "cannot forget login failures; they expire by themselves");
+        self.own.lock().tallies.remove(key);
+        // What the store keeps without being told expires by itself.
+        self.answered("forget", self.store.forget(key).await);
+    }
+
+    /// The store's answer; one that does not come is counted, and said once per outage.
+    fn answered<T>(&self, operation: &'static str, answer: Result<T, StoreError>) -> Option<T> {
+        let mut own = self.own.lock();
+        match answer {
+            Ok(answer) => {
+                if std::mem::take(&mut own.alone) {
+                    tracing::info!("login failures are counted together again");
+                }
+                Some(answer)
+            }
+            Err(error) => {
+                self.metrics.throttle_fallback(operation);
+                if !std::mem::replace(&mut own.alone, true) {
+                    tracing::warn!(
+                        error = chain(&error),
+                        "login failures are counted by each process until their store answers"
+                    );
+                }
+                None
+            }
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod documents;
 mod graph;
+mod openapi;
 mod sources;
 
 use std::path::{Path, PathBuf};

@@ -159,10 +159,19 @@ async fn launch(context: &StepContext<'_>, write: &Write, again: bool) -> Result
     let effect = effect_name(write);
     // A watch may lag behind our own writes, those of a process before this one too: going back, the state of before
     // the way forward looks like the end. What the run last did to the item says more.
-    let overtaken = context.last_begun(|begun| is_about(begun, id)).is_some_and(|last| last != effect);
+    let last = context.last_begun(|begun| is_about(begun, id));
+    let overtaken = last.as_ref().is_some_and(|last| *last != effect);
+    // What an earlier run put and what failed then is asked for anew: what it failed for may be gone. It has failed
+    // this run when it fails after this run's own write.
+    let failed_before = last.is_none() && live.status.cause.as_ref().is_some_and(|cause| cause.terminal);
     // A write that a kill cut in two may show as done. Writes repeat without harm: what is whole stays as it is.
     let doubted = context.is_in_doubt(&effect);
-    let wrote = again || doubted || overtaken || !is_there(write, &live) || context.is_stale(&live, id);
+    let wrote = again
+        || doubted
+        || overtaken
+        || failed_before
+        || !is_there(write, &live)
+        || context.is_stale(&live, id);
     let generation = if wrote {
         context.intend(&effect, live.digest.as_ref()).await?;
         let applied = context.ports.orchestrator.apply(write, context.fence).await?;

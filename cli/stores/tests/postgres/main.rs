@@ -2,6 +2,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     reason = "a test that cannot go on panics; clippy knows only test functions as tests"
 )]
 
@@ -149,24 +150,28 @@ async fn what_is_pending_is_applied_in_order_and_taken_back_in_reverse() {
 
 #[tokio::test]
 #[ignore = "needs a real server: make e2e-services"]
-async fn a_migration_that_fails_leaves_nothing_and_names_its_line() {
+async fn a_migration_that_fails_leaves_nothing_and_names_its_statement() {
     let database = Database::new("fails").await;
     let broken = "CREATE TABLE c ();\n\nINSERT INTO nowhere VALUES (1);";
     let mut files = three();
     files[2] = file(3, broken, None);
     let error = store().migrate(&database.item(files), &ours()).await.unwrap_err();
     let text = error.to_string();
-    for part in
-        ["api 0003_step3.up.sql", "line 3: ", "\"nowhere\" does not exist (42P01)", "0001 to 0002 are done"]
-    {
+    for part in [
+        "api 0003_step3.up.sql",
+        "statement 2, `INSERT INTO nowhere VALUES (1);`: ",
+        "\"nowhere\" does not exist",
+        "0001 to 0002 are done",
+    ] {
         assert!(text.contains(part), "{text} lacks {part}");
     }
     assert!(!error.unreachable);
     assert_eq!(database.count("SELECT count(*) FROM pg_tables WHERE tablename = 'c'").await, 0);
-    // One that ends the transaction itself is told, not recorded.
+    // One that ends the transaction itself is told before any of it runs.
     let files = vec![file(1, "CREATE TABLE d (); COMMIT;", None)];
     let error = store().migrate(&database.of("web", files), &ours()).await.unwrap_err();
-    assert!(error.reason.contains("it ends the transaction"), "{error}");
+    assert!(error.reason.starts_with("`COMMIT;`: it begins or ends a transaction"), "{error}");
+    assert_eq!(database.count("SELECT count(*) FROM pg_tables WHERE tablename = 'd'").await, 0);
     // One that was edited after it was applied is refused.
     let mut edited = three();
     edited[0].up.push_str(" -- edited");
@@ -232,9 +237,85 @@ async fn an_index_is_made_outside_a_transaction_and_a_held_table_is_not_waited_f
     let mut held = reader.begin().await.unwrap();
     held.execute("SELECT * FROM a").await.unwrap();
     let error = store().migrate(&item, &ours()).await.unwrap_err();
-    assert!(error.reason.contains("somebody else holds what it needs"), "{error}");
+    assert!(error.reason.contains("another session holds a lock on what it changes"), "{error}");
     held.rollback().await.unwrap();
     assert_eq!(store().migrate(&item, &ours()).await.unwrap(), [3]);
     assert_eq!(store().roll_back(&item, 2, &ours()).await.unwrap(), [3, 2]);
     assert_eq!(database.count("SELECT count(*) FROM pg_indexes WHERE indexname = 'a_id'").await, 0);
+}
+
+/// A runner that waits in the server would hold a snapshot that the other's index waits for, and each would wait for the
+/// other until the server ends one of them.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a real server: make e2e-services"]
+async fn a_runner_that_waits_does_not_hold_up_an_index_that_is_made_meanwhile() {
+    let database = Database::new("snapshot").await;
+    let slow = "-- mlctl: no-transaction\nCREATE INDEX CONCURRENTLY IF NOT EXISTS a_id ON a (slowly(id));";
+    let table = "CREATE TABLE a AS SELECT generate_series(1, 3) AS id;
+        CREATE FUNCTION slowly(n integer) RETURNS integer LANGUAGE plpgsql IMMUTABLE AS
+        $$ BEGIN PERFORM pg_sleep(0.3); RETURN n; END $$;";
+    let item = database.item(vec![file(1, table, None), file(2, slow, None)]);
+    let patient = PostgresStore::new(Arc::new(Noon));
+    let (one, other) = {
+        let (first, second) = (ours(), ours());
+        let (one, other) = tokio::join!(patient.migrate(&item, &first), patient.migrate(&item, &second));
+        (one.unwrap(), other.unwrap())
+    };
+    let mut all = [one, other].concat();
+    all.sort_unstable();
+    assert_eq!(all, [1, 2]);
+    assert_eq!(database.count("SELECT count(*) FROM pg_index WHERE NOT indisvalid").await, 0);
+}
+
+#[tokio::test]
+#[ignore = "needs a real server: make e2e-services"]
+async fn an_index_that_was_half_made_is_made_again_and_what_cannot_be_repeated_is_refused() {
+    let database = Database::new("half").await;
+    let table = file(1, "CREATE TABLE a AS SELECT 1 AS id FROM generate_series(1, 2);", None);
+    let index = |words: &str| {
+        file(
+            2,
+            &format!("-- mlctl: no-transaction\nCREATE UNIQUE INDEX CONCURRENTLY {words} a_id ON a (id);"),
+            None,
+        )
+    };
+    let item = database.item(vec![table.clone(), index("")]);
+    let error = store().migrate(&item, &ours()).await.unwrap_err();
+    assert!(error.reason.contains("could not be repeated after a crash"), "{error}");
+    let item = database.item(vec![table, index("IF NOT EXISTS")]);
+    // As a runner leaves it that dies in the middle: an index of that name that is no index.
+    let sql = "CREATE UNIQUE INDEX CONCURRENTLY a_id ON a (id)";
+    assert!(database.connect().await.execute(sql).await.is_err(), "two rows are equal");
+    let invalid = "SELECT count(*) FROM pg_index WHERE NOT indisvalid";
+    assert_eq!(database.count(invalid).await, 1);
+    let error = store().migrate(&item, &ours()).await.unwrap_err();
+    assert!(error.reason.contains("could not create unique index"), "{error}");
+    assert_eq!(database.count(invalid).await, 0, "a failed one leaves nothing");
+    database.connect().await.execute("DELETE FROM a WHERE ctid = '(0,1)'").await.unwrap();
+    assert_eq!(store().migrate(&item, &ours()).await.unwrap(), [2]);
+    assert_eq!(database.count(invalid).await, 0);
+}
+
+#[tokio::test]
+#[ignore = "needs a real server: make e2e-services"]
+async fn a_connection_that_dies_in_the_middle_leaves_nothing() {
+    let database = Database::new("dies").await;
+    let files = vec![file(1, "CREATE TABLE a (); SELECT pg_terminate_backend(pg_backend_pid());", None)];
+    let error = store().migrate(&database.item(files), &ours()).await.unwrap_err();
+    assert!(error.unreachable, "{error}");
+    assert_eq!(database.count("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").await, 0);
+    assert_eq!(store().migrate(&database.item(three()), &ours()).await.unwrap(), [1, 2, 3]);
+}
+
+#[tokio::test]
+#[ignore = "needs a real server: make e2e-services"]
+async fn a_dump_that_empties_the_search_path_is_recorded_all_the_same_and_a_password_is_not_told() {
+    let database = Database::new("words").await;
+    let dump = "SELECT pg_catalog.set_config('search_path', '', false); CREATE TABLE public.a ();";
+    let files = vec![file(1, dump, None), file(2, "CREATE TABLE b ();", None)];
+    assert_eq!(store().migrate(&database.item(files.clone()), &ours()).await.unwrap(), [1, 2]);
+    let mut more = files;
+    more.push(file(3, "CREATE ROLE postgres PASSWORD 'hunter2';", None));
+    let error = store().migrate(&database.item(more), &ours()).await.unwrap_err().to_string();
+    assert!(error.contains("PASSWORD '***'") && !error.contains("hunter2"), "{error}");
 }

@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 pub mod contract;
+pub mod postgres;
 pub mod sqlite;
 mod statements;
 
@@ -124,6 +125,9 @@ pub enum StoreError {
 /// The database of analytics.
 #[async_trait]
 pub trait AnalyticsStore: Send + Sync + 'static {
+    /// Whether the migrations have made what this store needs; the error says what is missing, for `/startupz`.
+    async fn migrated(&self) -> Result<(), String>;
+
     /// The position of the last record whose effect is stored; 0 before the first.
     async fn position(&self, partition: &Partition) -> Result<u64, StoreError>;
 

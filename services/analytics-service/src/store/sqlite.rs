@@ -17,7 +17,7 @@ use crate::query::{HourCount, Range};
 const CONNECTIONS: usize = 4;
 
 /// The tables that the migrations of this service make.
-pub const TABLES: &[&str] = &[
+pub(super) const TABLES: &[&str] = &[
     "analytics_positions",
     "analytics_assignments",
     "analytics_seen_events",
@@ -82,6 +82,10 @@ fn classify(operation: &'static str, error: SqliteError) -> StoreError {
 
 #[async_trait]
 impl AnalyticsStore for SqliteStore {
+    async fn migrated(&self) -> Result<(), String> {
+        self.pool.has_tables(TABLES).await
+    }
+
     async fn position(&self, partition: &Partition) -> Result<u64, StoreError> {
         let partition = partition.clone();
         self.read("read the consumer's position", move |connection| {

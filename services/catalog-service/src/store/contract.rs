@@ -1,5 +1,7 @@
 //! What every document store must do, as one suite: each adapter runs [`run`] with a way to open an empty store.
 
+mod keys;
+
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -7,6 +9,7 @@ use uuid::Uuid;
 
 use super::{Inserted, PENDING_EVENTS_MAX, ProductStore, Replaced, StoreError, Stored, Write};
 use crate::event::{Event, Happened};
+use crate::price::Price;
 use crate::product::{Details, ListingStatus, Owner, Product, Source};
 use crate::search::{Mark, Search};
 
@@ -29,6 +32,12 @@ where
     sweeping_takes_what_expired_and_is_published(&*open().await).await;
     a_lease_has_one_holder(&*open().await).await;
     of_concurrent_replacements_one_wins(open().await).await;
+    what_is_stored_comes_back_as_it_was(&*open().await).await;
+    an_identity_is_taken_once(&*open().await).await;
+    keys::a_key_is_answered_once(&*open().await).await;
+    keys::a_dead_request_is_taken_over_with_its_product(&*open().await).await;
+    keys::sweeping_and_erasing_forget_keys(&*open().await).await;
+    keys::of_concurrent_claims_one_is_granted(open().await).await;
     open().await.check().await.unwrap();
 }
 
@@ -200,6 +209,13 @@ async fn a_search_matches_words_and_category(store: &dyn ProductStore) {
         (&[], Some("MLA20"), &["Foto_marco"]),
         (&["foto"], Some("MLA10"), &["Cámara de fotos"]),
         (&[], Some("MLA"), &[]),
+        // Words are text, not patterns.
+        (&["."], None, &[]),
+        (&["f.to"], None, &[]),
+        (&["(", "["], None, &[]),
+        (&["\\"], None, &[]),
+        (&["\0"], None, &[]),
+        (&["^foto"], None, &[]),
     ] {
         let words = words.iter().copied().map(str::to_owned).collect();
         let search = Search { words, category: category.map(str::to_owned), ..everything() };
@@ -305,6 +321,57 @@ async fn a_lease_has_one_holder(store: &dyn ProductStore) {
     assert!(store.lease("other", "one", at(16), at(26)).await.unwrap(), "names are apart");
     store.release("relay", "two").await.unwrap();
     assert!(lease("one", 16, 26).await.unwrap());
+}
+
+async fn what_is_stored_comes_back_as_it_was(store: &dyn ProductStore) {
+    let mine = owner("a.$tenant", 1);
+    let micros = Timestamp::from_microsecond(1_790_000_000_123_456).unwrap();
+    let mut full = of_item(product(1, "Lámpara \"100%\" 🪔", 0), "MLA1");
+    full.details.price = Some(Price::parse("99999999999.9999").unwrap());
+    full.details.category_id = Some("MLA1055".to_owned());
+    full.details.currency_id = Some("ARS".to_owned());
+    full.details.available_quantity = 99_999_999;
+    full.details.status = ListingStatus::Unknown;
+    full.details.sku = Some("$set".to_owned());
+    for (name, value) in
+        [("a.b", "dotted"), ("$set", "dollar"), ("ñ", "x"), (".", "."), ("_id", "no identity")]
+    {
+        full.details.attributes.insert(name.to_owned(), value.to_owned());
+    }
+    full.source = Source::Webhook;
+    full.ml_last_updated = Some("2026-11-24T03:00:00.123456789Z".parse().unwrap());
+    (full.created_at, full.updated_at) = (micros, micros);
+    store.insert(with_event(write(&mine, &full), 1)).await.unwrap();
+    assert_eq!(store.find(&mine, full.id).await.unwrap().as_ref(), Some(&full));
+    let events = store.unpublished(10).await.unwrap();
+    let event = Event::of(Uuid::from_u128(1), Happened::Updated, &mine, &full);
+    assert_eq!(events, [(full.id, event)]);
+
+    let mut bare = next(&full, 1);
+    (bare.details.price, bare.details.category_id, bare.details.currency_id) = (None, None, None);
+    (bare.details.sku, bare.ml_last_updated) = (None, None);
+    bare.details.attributes.clear();
+    let gone = Write { expires_at: Some(at(10)), ..write(&mine, &bare) };
+    assert_eq!(store.replace(gone, 1).await.unwrap(), Replaced::Done);
+    assert_eq!(store.find(&mine, full.id).await.unwrap().as_ref(), Some(&bare), "what is empty is gone");
+    let lasting = next(&bare, 2);
+    assert_eq!(store.replace(write(&mine, &lasting), 2).await.unwrap(), Replaced::Done);
+    store.mark_published(vec![(full.id, Uuid::from_u128(1))]).await.unwrap();
+    assert_eq!(store.sweep(at(100)).await.unwrap(), 0, "it no longer expires");
+}
+
+async fn an_identity_is_taken_once(store: &dyn ProductStore) {
+    let mine = owner("a", 1);
+    let lamp = of_item(product(1, "Lamp", 0), "MLA1");
+    store.insert(with_event(write(&mine, &lamp), 1)).await.unwrap();
+    for twin in [product(1, "Twin", 0), lamp.clone()] {
+        for owner in [&mine, &owner("b", 1)] {
+            let inserted = store.insert(with_event(write(owner, &twin), 2)).await.unwrap();
+            assert_eq!(inserted, Inserted::IdTaken);
+        }
+    }
+    assert_eq!(store.find(&mine, lamp.id).await.unwrap(), Some(lamp));
+    assert_eq!(pending(store).await, [(1, 1)]);
 }
 
 async fn of_concurrent_replacements_one_wins(store: Arc<dyn ProductStore>) {

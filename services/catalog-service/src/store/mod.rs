@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 pub mod contract;
+pub mod mongo;
 pub mod sqlite;
 mod statements;
 
@@ -49,8 +50,40 @@ pub enum Inserted {
     Done,
     /// Another document, perhaps a tombstone, mirrors the same MercadoLibre item.
     ItemTaken,
+    /// There is a document of this identity already.
+    IdTaken,
     /// The owner's account was erased.
     OwnerErased,
+}
+
+/// A request to make a product, which takes effect once however often it comes under its key.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// The key, as the client chose it; each owner has keys of its own.
+    pub key: String,
+    /// What the client asks for, in short: two requests are the same when these are.
+    pub request: String,
+    /// The identity of the product to be made, if nobody has begun to make one.
+    pub product: Uuid,
+    /// The moment of the request.
+    pub now: Timestamp,
+    /// When the request is given up for dead, if it left no answer.
+    pub until: Timestamp,
+    /// When the key is forgotten.
+    pub forget_at: Timestamp,
+}
+
+/// What became of a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claimed {
+    /// Go on, and make the product of this identity: that of the first request, which perhaps made it before it died.
+    Granted(Uuid),
+    /// The same request is being worked on.
+    InFlight,
+    /// The key belongs to another request.
+    OtherRequest,
+    /// The request was answered with this product.
+    Answered(Box<Product>),
 }
 
 /// What became of a replacement.
@@ -118,13 +151,22 @@ pub trait ProductStore: Send + Sync + 'static {
     /// Forgets events (product, event) that the log has taken.
     async fn mark_published(&self, events: Vec<(Uuid, Uuid)>) -> Result<(), StoreError>;
 
-    /// Removes every document of the owner, tombstones and pending events too, and refuses its inserts until `until`
-    /// (its tokens outlive the account by minutes). Answers how many documents went.
+    /// Removes every document of the owner, tombstones, pending events and idempotency keys too, and refuses its inserts
+    /// until `until` (its tokens outlive the account by minutes). Answers how many documents went.
     async fn erase(&self, owner: &Owner, until: Timestamp) -> Result<usize, StoreError>;
 
-    /// Removes documents that expire by `now` and wait for no event, and forgets erasures that end by `now`.
-    /// Answers how many documents went.
+    /// Removes documents that expire by `now` and wait for no event, forgets the keys whose time ends by `now`, and the
+    /// erasures that do, with what came for their owners since. Answers how many documents expired.
     async fn sweep(&self, now: Timestamp) -> Result<usize, StoreError>;
+
+    /// Claims an idempotency key of the owner. Of concurrent claims one is granted.
+    async fn claim(&self, owner: &Owner, claim: &Claim) -> Result<Claimed, StoreError>;
+
+    /// Keeps the answer under a claimed key; the first one stays.
+    async fn answer(&self, owner: &Owner, key: &str, product: &Product) -> Result<(), StoreError>;
+
+    /// Lets the next claim of a key without an answer be granted from `now` on.
+    async fn give_back(&self, owner: &Owner, key: &str, now: Timestamp) -> Result<(), StoreError>;
 
     /// Takes or renews the lease `name` for `holder` until `until`, if it is free or its own at `now`.
     async fn lease(

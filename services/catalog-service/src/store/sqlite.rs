@@ -8,8 +8,8 @@ use rusqlite::{Connection, Transaction};
 use service_kit::sqlite::{Pool, SqliteError};
 use uuid::Uuid;
 
-use super::statements::{self, SqlError};
-use super::{Inserted, ProductStore, Replaced, StoreError, Stored, Write};
+use super::statements::{self, SqlError, keys};
+use super::{Claim, Claimed, Inserted, ProductStore, Replaced, StoreError, Stored, Write};
 use crate::event::Event;
 use crate::product::{Owner, Product};
 use crate::search::Search;
@@ -123,6 +123,28 @@ impl ProductStore for SqliteStore {
 
     async fn sweep(&self, now: Timestamp) -> Result<usize, StoreError> {
         self.write("sweep expired products", move |transaction| statements::sweep(transaction, now)).await
+    }
+
+    async fn claim(&self, owner: &Owner, claim: &Claim) -> Result<Claimed, StoreError> {
+        let (owner, claim) = (owner.clone(), claim.clone());
+        self.write("claim an idempotency key", move |transaction| keys::claim(transaction, &owner, &claim))
+            .await
+    }
+
+    async fn answer(&self, owner: &Owner, key: &str, product: &Product) -> Result<(), StoreError> {
+        let (owner, key, product) = (owner.clone(), key.to_owned(), product.clone());
+        self.write("keep the answer of an idempotency key", move |transaction| {
+            keys::answer(transaction, &owner, &key, &product)
+        })
+        .await
+    }
+
+    async fn give_back(&self, owner: &Owner, key: &str, now: Timestamp) -> Result<(), StoreError> {
+        let (owner, key) = (owner.clone(), key.to_owned());
+        self.write("give an idempotency key back", move |transaction| {
+            keys::set_until(transaction, &owner, &key, now)
+        })
+        .await
     }
 
     async fn lease(

@@ -3,6 +3,8 @@
 //! A document is one row: JSON, and beside it the columns that conditions and orders need. Every function that reads
 //! before it writes is given an immediate transaction, so what it read still holds when it writes.
 
+pub(super) mod keys;
+
 use jiff::Timestamp;
 use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params, params_from_iter};
@@ -69,7 +71,8 @@ impl From<rusqlite::Error> for SqlError {
 
 /// Creates what is missing.
 pub(super) fn create_tables(connection: &Connection) -> Result<(), SqlError> {
-    Ok(connection.execute_batch(SCHEMA)?)
+    connection.execute_batch(SCHEMA)?;
+    Ok(connection.execute_batch(keys::SCHEMA)?)
 }
 
 /// See [`super::ProductStore::insert`].
@@ -87,7 +90,7 @@ pub(super) fn insert(transaction: &Transaction<'_>, write: &Write) -> Result<Ins
             "INSERT INTO products (id, tenant, user_id, ml_item_id, category_id, searchable, version, created_at,
                                    deleted_at, expires_at, pending_since, pending_events, document)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
-             ON CONFLICT (ml_item_id) DO NOTHING",
+             ON CONFLICT DO NOTHING",
         )?
         .execute(params![
             product.id.to_string(),
@@ -104,7 +107,13 @@ pub(super) fn insert(transaction: &Transaction<'_>, write: &Write) -> Result<Ins
             serde_json::to_string(&events)?,
             serde_json::to_string(product)?,
         ])?;
-    Ok(if inserted == 0 { Inserted::ItemTaken } else { Inserted::Done })
+    if inserted > 0 {
+        return Ok(Inserted::Done);
+    }
+    let same = transaction
+        .prepare_cached("SELECT 1 FROM products WHERE id = ?1")?
+        .exists(params![product.id.to_string()])?;
+    Ok(if same { Inserted::IdTaken } else { Inserted::ItemTaken })
 }
 
 /// See [`super::ProductStore::replace`].
@@ -263,6 +272,7 @@ pub(super) fn erase(
              ON CONFLICT (tenant, user_id) DO UPDATE SET until = max(until, excluded.until)",
         )?
         .execute(params![owner.tenant, owner.user_id.to_string(), micros(until)])?;
+    keys::erase(transaction, owner)?;
     Ok(transaction
         .prepare_cached("DELETE FROM products WHERE tenant = ?1 AND user_id = ?2")?
         .execute(params![owner.tenant, owner.user_id.to_string()])?)
@@ -270,6 +280,7 @@ pub(super) fn erase(
 
 /// See [`super::ProductStore::sweep`].
 pub(super) fn sweep(transaction: &Transaction<'_>, now: Timestamp) -> Result<usize, SqlError> {
+    keys::sweep(transaction, now)?;
     transaction.execute("DELETE FROM erased_owners WHERE until <= ?1", params![micros(now)])?;
     Ok(transaction.execute(
         "DELETE FROM products WHERE expires_at IS NOT NULL AND expires_at <= ?1 AND pending_since IS NULL",

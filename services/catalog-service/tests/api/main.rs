@@ -5,5 +5,8 @@
 mod erasure;
 mod events;
 mod items;
+mod kafka;
+mod once;
+mod outage;
 mod products;
 mod running;

@@ -6,9 +6,11 @@ use std::time::Duration;
 use axum::http::Method;
 use catalog_service::{Config, IDENTITY, RunError};
 use jiff::Timestamp;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use service_kit::clock::ManualClock;
 use service_kit::eventlog::{EventLog, Headers, ML_EVENTS, NewRecord, Record};
+use service_kit::events::Publish;
 use service_kit::testing::{Running, TestIdentity, eventually};
 use service_kit::{Clock, Configuration as _, Environment};
 use tempfile::TempDir;
@@ -20,6 +22,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// What several replicas share: the folder of the stores, the keys, the time.
 pub struct System {
     folder: TempDir,
+    mongodb: Option<SecretString>,
     identity: TestIdentity,
     clock: Clock,
     pub hand: ManualClock,
@@ -32,24 +35,50 @@ impl System {
         let (clock, hand) = Clock::manual(Timestamp::now());
         let identity = TestIdentity::new(clock.clone()).unwrap();
         let log = EventLog::open(folder.path(), clock.clone()).await.unwrap();
-        Self { folder, identity, clock, hand, log }
+        Self { folder, mongodb: None, identity, clock, hand, log }
+    }
+
+    /// The same with the documents on a server.
+    pub async fn on_mongodb(url: &SecretString) -> Self {
+        Self { mongodb: Some(url.clone()), ..Self::new().await }
     }
 
     /// Starts a replica and waits until it is ready.
     pub async fn start(&self) -> Replica {
-        let environment = Environment::of([
+        self.start_with(&[]).await
+    }
+
+    /// Starts a replica with more variables, and waits until it is ready.
+    pub async fn start_with(&self, more: &[(&str, &str)]) -> Replica {
+        let replica = self.begin(more).await;
+        replica.0.ready(LIMIT).await.unwrap();
+        replica
+    }
+
+    /// Starts a replica whose store may be away.
+    pub async fn start_unready(&self) -> Replica {
+        self.begin(&[]).await
+    }
+
+    async fn begin(&self, more: &[(&str, &str)]) -> Replica {
+        let mut environment = Environment::of([
             ("EMBEDDED_DIR", self.folder.path().to_str().unwrap()),
             ("INTERNAL_TOKEN", "internal-secret"),
             ("USER_SERVICE_URL", "http://127.0.0.1:9"),
             ("DRAIN_SECONDS", "0"),
         ]);
+        if let Some(url) = &self.mongodb {
+            environment = environment.with("MONGODB_URL", url.expose_secret());
+        }
+        for (name, value) in more {
+            environment = environment.with(name, value);
+        }
         let mut config = Config::from_environment(IDENTITY, &environment).unwrap();
         config.clock = self.clock.clone();
         config.verifier = self.identity.verifier();
         let running = Running::start(|listener, shutdown| catalog_service::run(config, listener, shutdown))
             .await
             .unwrap();
-        running.ready(LIMIT).await.unwrap();
         Replica(running)
     }
 
@@ -58,6 +87,11 @@ impl System {
         let id = Uuid::new_v4();
         let bearer = self.identity.bearer(id, tenant).unwrap();
         User { id, tenant: tenant.to_owned(), bearer: Arc::from(bearer), client: replica.0.client().unwrap() }
+    }
+
+    /// The same user with a token of this moment.
+    pub fn renewed(&self, user: &User) -> User {
+        User { bearer: Arc::from(self.identity.bearer(user.id, &user.tenant).unwrap()), ..user.clone() }
     }
 
     /// Waits until the log holds `count` events, and checks that it holds no more.
@@ -72,12 +106,17 @@ impl System {
 
     /// Publishes an event as another service would.
     pub async fn publish(&self, event_type: &str, user: &User) {
+        self.publish_to(&self.log, event_type, user).await;
+    }
+
+    /// [`System::publish`] to a log of one's own.
+    pub async fn publish_to(&self, log: &dyn Publish, event_type: &str, user: &User) {
         let id = Uuid::new_v4().to_string();
         let payload = json!({
             "id": id, "type": event_type, "tenant": user.tenant, "user_id": user.id, "at": self.clock.now(), "data": {},
         });
         let record = NewRecord { id, payload, headers: Headers::new() };
-        self.log.append(ML_EVENTS, &user.id.to_string(), vec![record]).await.unwrap();
+        log.publish(ML_EVENTS, &user.id.to_string(), vec![record]).await.unwrap();
     }
 }
 
@@ -111,6 +150,11 @@ impl Replica {
         let headers = [("x-internal-token", token)];
         let client = self.0.client().unwrap();
         client.call(Method::DELETE, &path, &headers, axum::body::Bytes::new()).await.unwrap().status.as_u16()
+    }
+
+    /// The status of a health route.
+    pub async fn status(&self, path: &str) -> u16 {
+        self.0.client().unwrap().get(path, &[]).await.unwrap().status.as_u16()
     }
 
     /// An answer to a request without any token.
@@ -148,6 +192,14 @@ impl User {
 
     pub async fn post(&self, body: &Value) -> (u16, Value) {
         self.call(Method::POST, "/products", body).await
+    }
+
+    /// Makes a product under an idempotency key; answers status, whether it was answered before, and body.
+    pub async fn post_once(&self, body: &Value, key: &str) -> (u16, bool, Value) {
+        let headers = [("authorization", &*self.bearer), ("idempotency-key", key)];
+        let answer = self.client.send_json(Method::POST, "/products", &headers, body).await.unwrap();
+        let replayed = answer.headers.get("idempotent-replayed").is_some_and(|value| value == "true");
+        (answer.status.as_u16(), replayed, answer.json().unwrap())
     }
 
     pub async fn put(&self, id: &str, body: &Value) -> (u16, Value) {

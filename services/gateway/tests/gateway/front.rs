@@ -67,7 +67,9 @@ async fn headers_are_cleaned_in_both_directions() {
         ("x-request-id", "id-1"),
         ("authorization", "Bearer token"),
     ];
-    let seen = parsed(&wire.get("/api/svc/x", &sent).await.unwrap().body);
+    let mut seen = parsed(&wire.get("/api/svc/x", &sent).await.unwrap().body);
+    let traced = seen.as_object_mut().unwrap().shift_remove("traceparent").unwrap();
+    assert!(traced.as_str().unwrap().ends_with("-00"), "nobody records it here: {traced}");
     let mut names: Vec<(&str, &str)> = seen
         .as_object()
         .unwrap()
@@ -80,7 +82,6 @@ async fn headers_are_cleaned_in_both_directions() {
         names,
         [
             ("authorization", "Bearer token"),
-            ("connection", "close"),
             ("host", upstream.as_str()),
             ("x-forwarded-for", "127.0.0.1"),
             ("x-forwarded-host", "test"),
@@ -93,7 +94,7 @@ async fn headers_are_cleaned_in_both_directions() {
         (reply.header("x-hop"), reply.header("keep-alive"), reply.header("x-kept")),
         (None, None, Some("1"))
     );
-    // The upstream closes its connection with each answer; the client keeps its own.
+    // The upstream closes its connection with that answer; the client keeps its own.
     assert!(!reply.closes());
 }
 
@@ -210,6 +211,34 @@ async fn breaking(failures: usize) -> (std::net::SocketAddr, tokio::sync::mpsc::
 }
 
 #[tokio::test]
+async fn a_trace_is_passed_on_and_what_only_looks_like_one_is_not() {
+    let service = echo("r1").await;
+    let routes = RoutesFile::new(&table(service.address));
+    let front = gateway(&routes.path()).await;
+    let mut wire = Wire::connect(front.address).await.unwrap();
+    let (trace, span) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+    let good = format!("00-{trace}-{span}-01");
+    let rows = [
+        (good.clone(), true),
+        (format!("cc-{trace}-{span}-01-later"), true),
+        (good.to_uppercase(), false),
+        (format!("ff-{trace}-{span}-01"), false),
+        (format!("00-{}-{span}-01", "0".repeat(32)), false),
+        (format!("{good}-more"), false),
+        ("x".repeat(4_000), false),
+    ];
+    for (sent, believed) in rows {
+        let headers = [("traceparent", sent.as_str()), ("tracestate", "a=1")];
+        let seen = parsed(&wire.get("/api/svc/x", &headers).await.unwrap().body)["headers"].clone();
+        let parent = seen["traceparent"].as_str().unwrap();
+        assert_eq!(parent.len(), good.len(), "{sent}: {parent}");
+        assert_eq!(parent.starts_with(&format!("00-{trace}-")), believed, "{sent}: {parent}");
+        assert!(!parent.contains(span), "the service's parent is the gateway: {parent}");
+        assert_eq!(seen["tracestate"].as_str(), believed.then_some("a=1"), "{sent}");
+    }
+}
+
+#[tokio::test]
 async fn only_what_may_be_done_twice_is_sent_twice() {
     // method, body, how often the service breaks off, what the client sees, how often the service is asked
     let rows = [
@@ -229,9 +258,14 @@ async fn only_what_may_be_done_twice_is_sent_twice() {
         let reply = wire.request(method, "/api/svc/x", &[("x-request-id", "same")], body).await.unwrap();
         assert_eq!(reply.status, status, "{method} {body} {failures}");
         let mut asked = Vec::new();
+        let mut spans = std::collections::BTreeSet::new();
         while let Ok(question) = questions.try_recv() {
-            asked.push(question);
+            let (traced, rest): (Vec<&str>, _) =
+                question.lines().partition(|line| line.starts_with("traceparent"));
+            spans.extend(traced.iter().map(|line| (*line).to_owned()));
+            asked.push(rest.join("\n"));
         }
+        assert_eq!(spans.len(), times, "each attempt is a span of its own");
         assert_eq!(asked.len(), times, "{method} {body} {failures}");
         assert!(asked.iter().all(|question| *question == asked[0]), "the same request each time");
     }

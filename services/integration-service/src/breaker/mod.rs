@@ -92,6 +92,7 @@ impl State {
 
 /// An operator's hold over the breaker's own judgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Hold {
     /// The breaker decides.

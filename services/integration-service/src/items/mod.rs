@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::fixture;
 use crate::limiter::Lane;
 use crate::ml::{Answer, Body, Group, ItemId, MlError, Request, Session};
+use crate::owners::Owners;
 use crate::publish::{Owner, Publisher, Source};
 use crate::store::{Account, Store};
 
@@ -24,8 +25,9 @@ pub use sync::Synced;
 /// See the module.
 pub struct Items {
     store: Arc<dyn Store>,
+    owners: Arc<Owners>,
     session: Session,
-    cache: ItemCache,
+    cache: Arc<ItemCache>,
     publisher: Arc<Publisher>,
     clock: Clock,
 }
@@ -47,12 +49,13 @@ impl Items {
     /// Over these parts.
     pub fn new(
         store: Arc<dyn Store>,
+        owners: Arc<Owners>,
         session: Session,
-        cache: ItemCache,
+        cache: Arc<ItemCache>,
         publisher: Arc<Publisher>,
         clock: Clock,
     ) -> Self {
-        Self { store, session, cache, publisher, clock }
+        Self { store, owners, session, cache, publisher, clock }
     }
 
     /// One item of the user's, through the cache.
@@ -69,8 +72,8 @@ impl Items {
                 Err(absent().into())
             };
         }
-        let account = self.account(who).await?;
-        let found = self.cache.get(account.ml_user_id, id, self.load(who, id)).await;
+        let owner = self.owners.of(who.user_id).await?;
+        let found = self.cache.get(owner, id, self.load(who, id)).await;
         let Found { item, freshness } = found.map_err(shared)?;
         Ok((item.ok_or_else(absent)?, freshness))
     }
@@ -127,19 +130,15 @@ impl Items {
         };
         let answer = self.session.send(&request).await;
         // Also after a failure: it may have happened.
-        let invalidated = self.cache.invalidate(account.ml_user_id, id).await;
+        self.cache.invalidate(account.ml_user_id, id).await;
         let Answer { body, .. } = answer?;
-        invalidated?;
         self.tell(who, &body, request_id).await;
         Ok(body)
     }
 
     /// Forgets what the caches hold of an item.
-    ///
-    /// # Errors
-    /// When the shared cache does not answer.
-    pub async fn forget(&self, owner: u64, id: &ItemId) -> Result<(), Error> {
-        self.cache.invalidate(owner, id).await
+    pub async fn forget(&self, owner: u64, id: &ItemId) {
+        self.cache.invalidate(owner, id).await;
     }
 
     /// Tells catalog and log of a write of the user's own. The write has happened: a failure here is for the log, and

@@ -17,6 +17,7 @@ const BULK: usize = 20;
 
 /// What a synchronisation did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Synced {
     /// Items that were handed on.
     pub synced: u64,

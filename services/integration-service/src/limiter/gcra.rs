@@ -3,7 +3,7 @@
 //! In any window W at most burst + rate x W calls pass, so a limit of L per rolling hour needs rate + burst <= L
 //! per hour. A plain "L per hour with burst L" lets nearly 2 L pass in the hour after an idle one.
 
-/// Microseconds of an hour.
+/// Microseconds of an hour, the window of MercadoLibre's contract.
 pub const HOUR_US: i64 = 3_600_000_000;
 
 /// How strictly the hourly limits are used.
@@ -25,11 +25,13 @@ impl Mode {
     }
 }
 
-/// A limit per rolling hour, split into a steady rate and a burst.
+/// A limit per rolling window, split into a steady rate and a burst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// Calls allowed in any rolling hour.
+    /// Calls allowed in any rolling window.
     pub limit: u32,
+    /// Microseconds of the window.
+    pub window_us: i64,
     /// Calls that may leave at once after silence.
     pub burst: u32,
     /// Microseconds between calls at the steady rate, rounded up: never more than the rate.
@@ -38,7 +40,7 @@ pub struct Rate {
 
 impl Rate {
     /// Splits `limit` (at least 2): `share` of it as burst when normal, so 45,000/45 = 1,000 of the ML limit.
-    pub fn new(limit: u32, share: u32, mode: Mode) -> Self {
+    pub fn new(limit: u32, share: u32, mode: Mode, window_us: i64) -> Self {
         let limit = limit.max(2);
         let (burst, steady) = match mode {
             Mode::Normal => {
@@ -52,15 +54,23 @@ impl Rate {
                 (burst, u32::try_from(steady).unwrap_or(limit).min(limit - burst))
             }
         };
-        let interval_us = HOUR_US.div_euclid(i64::from(steady)) + i64::from(HOUR_US % i64::from(steady) != 0);
-        Self { limit, burst, interval_us }
+        Self { limit, window_us, burst, interval_us: interval(window_us, steady) }
     }
 
-    /// The same limit for one of `replicas` processes that cannot see each other.
+    /// The same limit for one of `replicas` processes that cannot see each other. All of them together are never
+    /// faster than the whole, so that a window half before and half after they lost sight holds no more either.
     pub fn share_of(self, replicas: u32, mode: Mode) -> Self {
         let replicas = replicas.max(1);
-        Self::new(self.limit / replicas, (self.limit / self.burst).max(1), mode)
+        let share = Self::new(self.limit / replicas, (self.limit / self.burst).max(1), mode, self.window_us);
+        let interval_us = share.interval_us.max(self.interval_us.saturating_mul(i64::from(replicas)));
+        Self { interval_us, ..share }
     }
+}
+
+/// Microseconds between calls, rounded up.
+fn interval(window_us: i64, steady: u32) -> i64 {
+    let steady = i64::from(steady);
+    window_us.div_euclid(steady) + i64::from(window_us % steady != 0)
 }
 
 /// State of one limit; zero is a limit never used.
@@ -68,11 +78,11 @@ impl Rate {
 pub struct Bucket {
     /// When the calls granted so far are paid for, in microseconds since the Unix epoch.
     pub tat_us: i64,
-    /// The hour (since the epoch) that `current` counts.
-    pub hour: i64,
-    /// Calls granted in that hour.
+    /// The window (since the epoch) that `current` counts.
+    pub window: i64,
+    /// Calls granted in that window.
     pub current: u32,
-    /// Calls granted in the hour before.
+    /// Calls granted in the window before.
     pub previous: u32,
 }
 
@@ -89,28 +99,45 @@ impl Bucket {
         if tat_us > room {
             return Err(tat_us - room);
         }
-        let mut next = self.rolled(now_us);
+        let mut next = self.rolled(rate, now_us);
         next.tat_us = tat_us;
         next.current = next.current.saturating_add(1);
         Ok(next)
     }
 
-    /// Share of the hourly limit in use, 0 to 1: this hour's calls and what still counts of the last hour's.
+    /// The bucket of which nothing was known at `since_us`: not full, as one never used, but empty, because its calls
+    /// may all have been granted just before. It fills at the steady rate from there.
+    #[must_use]
+    pub fn empty_at(self, since_us: i64, rate: Rate) -> Self {
+        let tat_us = self.tat_us.max(since_us + i64::from(rate.burst) * rate.interval_us);
+        Self { tat_us, ..self }
+    }
+
+    /// The bucket after `calls` that were granted without asking it.
+    #[must_use]
+    pub fn charged(self, rate: Rate, calls: u32, now_us: i64) -> Self {
+        let mut next = self.rolled(rate, now_us);
+        next.tat_us = self.tat_us.max(now_us) + i64::from(calls) * rate.interval_us;
+        next.current = next.current.saturating_add(calls);
+        next
+    }
+
+    /// Share of the limit in use, 0 to 1: this window's calls and what still counts of the last window's.
     pub fn utilization(self, rate: Rate, now_us: i64) -> f64 {
-        let rolled = self.rolled(now_us);
-        #[expect(clippy::cast_precision_loss, reason = "a fraction of an hour for display")]
-        let gone = now_us.rem_euclid(HOUR_US) as f64 / HOUR_US as f64;
+        let rolled = self.rolled(rate, now_us);
+        #[expect(clippy::cast_precision_loss, reason = "a fraction of a window for display")]
+        let gone = now_us.rem_euclid(rate.window_us) as f64 / rate.window_us as f64;
         let used = f64::from(rolled.current) + f64::from(rolled.previous) * (1.0 - gone);
         (used / f64::from(rate.limit)).min(1.0)
     }
 
-    fn rolled(self, now_us: i64) -> Self {
-        let hour = now_us.div_euclid(HOUR_US);
-        match hour - self.hour {
+    fn rolled(self, rate: Rate, now_us: i64) -> Self {
+        let window = now_us.div_euclid(rate.window_us);
+        match window - self.window {
             // A clock that went back keeps the newer count.
             ..=0 => self,
-            1 => Self { hour, previous: self.current, current: 0, ..self },
-            _ => Self { hour, previous: 0, current: 0, ..self },
+            1 => Self { window, previous: self.current, current: 0, ..self },
+            _ => Self { window, previous: 0, current: 0, ..self },
         }
     }
 }
@@ -123,17 +150,17 @@ mod tests {
 
     #[test]
     fn the_planned_limits_split_as_researched() {
-        let ml = Rate::new(45_000, 45, Mode::Normal);
+        let ml = Rate::new(45_000, 45, Mode::Normal, HOUR_US);
         assert_eq!((ml.burst, HOUR_US / ml.interval_us), (1_000, 43_999));
-        let careful = Rate::new(45_000, 45, Mode::Conservative);
+        let careful = Rate::new(45_000, 45, Mode::Conservative, HOUR_US);
         assert_eq!((careful.burst, careful.interval_us), (600, 100_000));
-        let user = Rate::new(5_000, 10, Mode::Normal);
+        let user = Rate::new(5_000, 10, Mode::Normal, HOUR_US);
         assert_eq!((user.burst, user.interval_us), (500, 800_000));
     }
 
     #[test]
     fn a_burst_passes_at_once_and_then_the_steady_rate() {
-        let rate = Rate::new(100, 10, Mode::Normal);
+        let rate = Rate::new(100, 10, Mode::Normal, HOUR_US);
         let mut bucket = Bucket::default();
         for call in 0..10 {
             bucket = bucket.take(rate, 0, 1_000).unwrap_or_else(|_| panic!("call {call}"));
@@ -144,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_reserve_is_left_for_those_who_have_none() {
-        let rate = Rate::new(100, 10, Mode::Normal);
+        let rate = Rate::new(100, 10, Mode::Normal, HOUR_US);
         let mut bucket = Bucket::default();
         for _ in 0..8 {
             bucket = bucket.take(rate, 2, 0).unwrap();
@@ -155,7 +182,7 @@ mod tests {
 
     #[test]
     fn utilization_fades_over_the_following_hour() {
-        let rate = Rate::new(100, 2, Mode::Normal);
+        let rate = Rate::new(100, 2, Mode::Normal, HOUR_US);
         let mut bucket = Bucket::default();
         for _ in 0..50 {
             bucket = bucket.take(rate, 0, 0).unwrap();
@@ -166,9 +193,9 @@ mod tests {
 
     #[test]
     fn a_share_divides_the_limit() {
-        let rate = Rate::new(45_000, 45, Mode::Normal).share_of(10, Mode::Normal);
+        let rate = Rate::new(45_000, 45, Mode::Normal, HOUR_US).share_of(10, Mode::Normal);
         assert_eq!((rate.limit, rate.burst), (4_500, 100));
-        assert_eq!(Rate::new(5, 10, Mode::Normal).share_of(10, Mode::Normal).limit, 2);
+        assert_eq!(Rate::new(5, 10, Mode::Normal, HOUR_US).share_of(10, Mode::Normal).limit, 2);
     }
 
     proptest! {
@@ -185,7 +212,7 @@ mod tests {
             ),
         ) {
             let mode = if conservative { Mode::Conservative } else { Mode::Normal };
-            let rate = Rate::new(limit, share, mode);
+            let rate = Rate::new(limit, share, mode, HOUR_US);
             let (mut now_us, mut bucket, mut granted) = (0, Bucket::default(), std::collections::VecDeque::new());
             for gap in gaps {
                 now_us += gap;

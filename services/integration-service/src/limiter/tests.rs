@@ -4,13 +4,20 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::store::tests::Bench;
-use crate::store::{Cached, Millis, StoreError};
+use crate::store::{Millis, Owed, StoreError};
 
-const LIMITS: Limits = Limits { global: 1_000, user: 40, ml_api: 900, mode: Mode::Normal, replicas: 4 };
+const LIMITS: Limits = Limits {
+    global: 1_000,
+    user: 40,
+    ml_api: 900,
+    mode: Mode::Normal,
+    replicas: 4,
+    window: Duration::from_secs(3_600),
+};
 
 impl Bench {
     fn limiter(&self, limits: Limits) -> Limiter {
-        Limiter::new(Arc::clone(&self.state), limits, self.clock.clone(), self.metrics.clone())
+        Limiter::new(self.state.clone(), limits, self.clock.clone(), self.metrics.clone())
     }
 }
 
@@ -93,26 +100,17 @@ async fn the_gauge_shows_the_fullest_user() {
 struct Away;
 
 #[async_trait::async_trait]
-impl StateStore for Away {
+impl LimitStore for Away {
     async fn reachable(&self) -> Result<(), String> {
         Err("away".into())
     }
-    async fn take(&self, _: Vec<Take>, _: i64) -> Result<Taken, StoreError> {
+    async fn take(&self, _: Vec<Take>) -> Result<Taken, StoreError> {
         Err(away())
     }
-    async fn buckets(&self, _: &str, _: i64) -> Result<Vec<(String, Bucket)>, StoreError> {
+    async fn rejoin(&self, _: Duration, _: Vec<Owed>) -> Result<Rejoined, StoreError> {
         Err(away())
     }
-    async fn cached(&self, _: &str, _: &str, _: Millis) -> Result<(Option<Cached>, u64), StoreError> {
-        Err(away())
-    }
-    async fn keep(&self, _: &str, _: &str, _: u64, _: Cached) -> Result<bool, StoreError> {
-        Err(away())
-    }
-    async fn claim_stale(&self, _: &str, _: Millis, _: Millis) -> Result<bool, StoreError> {
-        Err(away())
-    }
-    async fn invalidate(&self, _: &str, _: Millis) -> Result<(), StoreError> {
+    async fn buckets(&self, _: Vec<(String, i64)>) -> Result<(i64, Vec<Bucket>), StoreError> {
         Err(away())
     }
     async fn purge(&self, _: Millis) -> Result<(), StoreError> {

@@ -1,4 +1,7 @@
 //! One call to MercadoLibre, through breaker and limits, classified.
+//!
+//! A call is a span of our trace, and MercadoLibre is not told of it: `traceparent` and `x-request-id` end here. It is
+//! another company; what our requests have to do with each other is none of its business, and it would not use it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,6 +11,7 @@ use axum::http::{HeaderMap, Method, header};
 use reqwest::{Client, Url, redirect};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
+use service_kit::trace;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -234,7 +238,18 @@ impl MlClient {
         };
         self.limiter.take(request.user, request.lane).await?;
         let begun = Instant::now();
+        let mut span = trace::open(request.method.to_string(), trace::Kind::Client);
         let result = self.exchange(request, token).await;
+        if let Some(span) = &mut span {
+            span.set("peer.service", "mercadolibre");
+            span.set("http.request.method", request.method.to_string());
+            span.set("ml.endpoint_group", group.name());
+            match &result {
+                Ok(answer) => span.set("http.response.status_code", answer.status),
+                Err(error) => span.fail(error.outcome()),
+            }
+        }
+        drop(span);
         self.metrics.ml_duration.observe(&[group.name()], begun.elapsed().as_secs_f64());
         if let Some(permit) = permit {
             permit.record(result.as_ref().map_or_else(MlError::breaker_outcome, |_| Outcome::Success));

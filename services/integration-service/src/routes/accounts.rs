@@ -14,10 +14,13 @@ use super::App;
 use crate::accounts::Authorization;
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Connect {
     user_id: Uuid,
     tenant: String,
+    #[cfg_attr(test, schemars(with = "String"))]
     code: SecretString,
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
     code_verifier: Option<SecretString>,
     redirect_uri: String,
 }

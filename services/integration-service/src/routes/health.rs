@@ -41,6 +41,7 @@ pub(super) async fn health(State(app): State<App>) -> Json<Value> {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct HoldBody {
     hold: Hold,
 }

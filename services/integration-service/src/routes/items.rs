@@ -34,10 +34,13 @@ pub(super) async fn get(
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Search {
     status: Option<String>,
     seller_sku: Option<String>,
+    #[cfg_attr(test, schemars(range(max = MAX_OFFSET)))]
     offset: Option<u32>,
+    #[cfg_attr(test, schemars(range(min = 1, max = MAX_LIMIT)))]
     limit: Option<u32>,
 }
 

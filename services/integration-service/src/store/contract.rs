@@ -1,4 +1,6 @@
-//! What every adapter of the two store traits must do. The embedded adapters run it here; others run the same.
+//! What every adapter of the two store traits must do. The embedded adapters and those of real servers run it below.
+
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -123,45 +125,61 @@ async fn listings_have_one_answer_per_key(store: &dyn Store) {
     assert_eq!(store.begin_listing(intent("l", "h"), 13, 23).await.unwrap(), Begun::Fresh);
 }
 
-/// Limits: all or none.
-async fn limits_are_taken_together(state: &dyn StateStore) {
-    let take =
-        |key: &str, limit| Take { key: key.into(), rate: Rate::new(limit, limit, Mode::Normal), reserve: 0 };
-    let both = vec![take("x:wide", 10), take("x:narrow", 3)];
-    // A burst of one each.
-    let Taken::Granted(states) = state.take(both.clone(), 0).await.unwrap() else { panic!("denied") };
-    assert_eq!(states.len(), 2);
-    let denied = state.take(both.clone(), 0).await.unwrap();
-    assert!(matches!(denied, Taken::Denied { position: 0, .. }), "{denied:?}");
-    let wide_only_has_room = 500_000_000;
-    let denied = state.take(both, wide_only_has_room).await.unwrap();
+/// Limits: all or none, and what was granted elsewhere is charged.
+async fn limits_are_taken_together(limits: &dyn LimitStore, advance: impl AsyncFn(Duration)) {
+    // 20 in 2 s with a burst of 2, and 200 with one of 20.
+    let take = |key: &str, limit| Take {
+        key: key.into(),
+        rate: Rate::new(limit, 10, Mode::Normal, 2_000_000),
+        reserve: 0,
+    };
+    // A store that has just been opened may not count yet, and begins with what it cannot know: empty.
+    while limits.rejoin(Duration::ZERO, vec![]).await.unwrap() != Rejoined::Open {
+        advance(Duration::from_millis(50)).await;
+    }
+    advance(Duration::from_millis(300)).await;
+    let both = || vec![take("x:wide", 200), take("x:narrow", 20)];
+    for call in 0..2 {
+        let taken = limits.take(both()).await.unwrap();
+        let Taken::Granted { buckets, .. } = taken else { panic!("call {call}: {taken:?}") };
+        assert_eq!(buckets.iter().map(|bucket| bucket.current + bucket.previous).max(), Some(call + 1));
+    }
+    let denied = limits.take(both()).await.unwrap();
     assert!(matches!(denied, Taken::Denied { position: 1, .. }), "{denied:?}");
-    let alone = state.take(vec![take("x:wide", 10)], wide_only_has_room).await.unwrap();
-    assert!(matches!(alone, Taken::Granted(_)), "the denial took nothing: {alone:?}");
-    assert_eq!(state.buckets("x:", 0).await.unwrap().len(), 2);
-    assert_eq!(state.buckets("x:", 1).await.unwrap().len(), 1);
-    assert_eq!(state.buckets("y", 0).await.unwrap(), []);
+    let keys = || vec![("x:wide".to_owned(), 2_000_000), ("y".to_owned(), 2_000_000)];
+    let (_, states) = limits.buckets(keys()).await.unwrap();
+    assert_eq!(states[0].current + states[0].previous, 2, "the denial took nothing");
+    assert_eq!(states[1], Bucket { window: states[1].window, ..Bucket::default() });
+
+    let owed = Owed { key: "x:wide".into(), rate: take("x:wide", 200).rate, calls: 30 };
+    assert_eq!(limits.rejoin(Duration::ZERO, vec![owed]).await.unwrap(), Rejoined::Open);
+    let denied = limits.take(vec![take("x:wide", 200)]).await.unwrap();
+    assert!(matches!(denied, Taken::Denied { position: 0, .. }), "{denied:?}");
+    let (_, states) = limits.buckets(keys()).await.unwrap();
+    assert_eq!(states[0].current + states[0].previous, 32);
+    advance(Duration::from_millis(400)).await;
+    let alone = limits.take(vec![take("x:wide", 200)]).await.unwrap();
+    assert!(matches!(alone, Taken::Granted { .. }), "{alone:?}");
 }
 
 /// Cache: soft and hard limits, one refresher, and no value older than an invalidation.
-async fn the_cache_respects_invalidations(state: &dyn StateStore) {
-    let value = |text: &str| Cached { value: text.into(), soft_until: 100, hard_until: 200 };
-    let (none, epoch) = state.cached("k", "s", 0).await.unwrap();
+async fn the_cache_respects_invalidations(cache: &dyn CacheStore) {
+    let value = |text: &str| Cached { value: text.into(), soft_until: 100_000, hard_until: 200_000 };
+    let (none, epoch) = cache.cached("k", "s", 0).await.unwrap();
     assert_eq!(none, None);
-    assert!(state.keep("k", "s", epoch, value("one")).await.unwrap());
-    assert_eq!(state.cached("k", "s", 199).await.unwrap().0, Some(value("one")));
-    assert_eq!(state.cached("k", "s", 200).await.unwrap().0, None);
-    assert!(state.claim_stale("k", 110, 120).await.unwrap());
-    assert!(!state.claim_stale("k", 119, 129).await.unwrap());
-    assert!(state.claim_stale("k", 120, 130).await.unwrap());
-    let (_, before) = state.cached("k", "s", 120).await.unwrap();
-    state.invalidate("s", 121).await.unwrap();
-    assert_eq!(state.cached("k", "s", 122).await.unwrap().0, None);
-    assert!(!state.keep("k", "s", before, value("old")).await.unwrap());
-    let (_, after) = state.cached("k", "s", 122).await.unwrap();
-    assert!(state.keep("k", "s", after, value("new")).await.unwrap());
-    state.purge(200).await.unwrap();
-    assert_eq!(state.cached("k", "s", 0).await.unwrap().0, None);
+    assert!(cache.keep("k", "s", epoch, value("one"), 0).await.unwrap());
+    assert_eq!(cache.cached("k", "s", 199_999).await.unwrap().0, Some(value("one")));
+    assert_eq!(cache.cached("k", "s", 200_000).await.unwrap().0, None);
+    assert!(cache.claim_stale("k", 110_000, 120_000).await.unwrap());
+    assert!(!cache.claim_stale("k", 119_000, 129_000).await.unwrap());
+    assert!(cache.claim_stale("k", 120_000, 130_000).await.unwrap());
+    let (_, before) = cache.cached("k", "s", 120_000).await.unwrap();
+    cache.invalidate("k", "s", 121_000).await.unwrap();
+    assert_eq!(cache.cached("k", "s", 122_000).await.unwrap().0, None);
+    assert!(!cache.keep("k", "s", before, value("old"), 122_000).await.unwrap());
+    let (_, after) = cache.cached("k", "s", 122_000).await.unwrap();
+    assert!(cache.keep("k", "s", after, value("new"), 122_000).await.unwrap());
+    assert_eq!(cache.cached("k", "s", 123_000).await.unwrap().0, Some(value("new")));
 }
 
 mod embedded {
@@ -170,7 +188,8 @@ mod embedded {
     use service_kit::sqlite::Pool;
     use service_kit::testing::{migrate, migrate_down};
 
-    use super::super::{SqliteState, SqliteStore, Store};
+    use super::super::tests::Bench;
+    use super::super::{CacheStore, SqliteStore, Store};
 
     fn migrations() -> &'static Path {
         Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/sqlite"))
@@ -192,24 +211,26 @@ mod embedded {
         )*};
     }
 
-    macro_rules! state {
-        ($($name:ident),*) => {$(
-            #[tokio::test]
-            async fn $name() {
-                let folder = tempfile::tempdir().unwrap();
-                let state = SqliteState::open(SqliteState::pool(folder.path())).await.unwrap();
-                super::$name(&state).await;
-            }
-        )*};
-    }
-
     database!(
         accounts_are_linked_one_to_one,
         refreshes_are_claimed_by_one,
         the_inbox_loses_and_doubles_nothing,
         listings_have_one_answer_per_key
     );
-    state!(limits_are_taken_together, the_cache_respects_invalidations);
+
+    #[tokio::test]
+    async fn limits_are_taken_together() {
+        let bench = Bench::new().await;
+        super::limits_are_taken_together(&*bench.state, async |time| bench.hand.advance(time)).await;
+    }
+
+    #[tokio::test]
+    async fn the_cache_respects_invalidations() {
+        let state = Bench::new().await.state;
+        super::the_cache_respects_invalidations(&*state).await;
+        CacheStore::purge(&*state, 200_000).await.unwrap();
+        assert_eq!(state.cached("k", "s", 0).await.unwrap().0, None);
+    }
 
     #[tokio::test]
     async fn a_database_without_migrations_is_told_and_down_undoes_up() {
@@ -221,5 +242,101 @@ mod embedded {
         assert_eq!(empty.migrated().await, Ok(()));
         migrate_down(&database, migrations()).unwrap();
         assert!(empty.migrated().await.is_err());
+    }
+}
+
+/// The same on a real server, and what only several connections can show.
+mod postgresql {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use service_kit::postgres::Pool;
+    use service_kit::testing::servers;
+
+    use super::super::{PostgresStore, RefreshClaim, Store};
+    use super::*;
+
+    fn migrations() -> &'static Path {
+        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/postgres"))
+    }
+
+    async fn store() -> PostgresStore {
+        let url = servers::postgresql(migrations()).await.unwrap();
+        PostgresStore::new(Pool::new("postgresql", "test", &url, 20).unwrap())
+    }
+
+    macro_rules! database {
+        ($($name:ident),*) => {$(
+            #[tokio::test]
+            #[ignore = "needs a real server: make e2e-services"]
+            async fn $name() {
+                super::$name(&store().await).await;
+            }
+        )*};
+    }
+
+    database!(
+        accounts_are_linked_one_to_one,
+        refreshes_are_claimed_by_one,
+        the_inbox_loses_and_doubles_nothing,
+        listings_have_one_answer_per_key
+    );
+
+    /// Runs twenty at once; what each was told.
+    async fn twenty<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+        store: &Arc<PostgresStore>,
+        each: impl Fn(Arc<PostgresStore>, u128) -> F,
+    ) -> Vec<T> {
+        let begun: Vec<_> = (0..20).map(|nth| tokio::spawn(each(Arc::clone(store), nth))).collect();
+        let mut told = Vec::new();
+        for one in begun {
+            told.push(one.await.unwrap());
+        }
+        told
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "needs a real server: make e2e-services"]
+    async fn of_twenty_at_once_one_refreshes_one_lists_one_links_and_each_notification_is_claimed_once() {
+        let store = Arc::new(store().await);
+        let linked =
+            twenty(&store, |store, nth| async move { store.link(account(nth + 1, 7), 0).await.unwrap() })
+                .await;
+        assert_eq!(linked.iter().filter(|linked| **linked == Linked::New).count(), 1, "{linked:?}");
+        let owner = store.account_of_ml_user(7).await.unwrap().unwrap().user_id;
+        let claims =
+            twenty(
+                &store,
+                move |store, _| async move { store.claim_refresh(owner, 1, 10, 20).await.unwrap() },
+            )
+            .await;
+        let claimed = claims.iter().filter(|claim| matches!(claim, RefreshClaim::Claimed(_))).count();
+        assert_eq!((claimed, claims.iter().filter(|claim| **claim == RefreshClaim::Busy).count()), (1, 19));
+        let begun = twenty(&store, move |store, _| async move {
+            let intent =
+                Intent { user_id: owner, key: "k".into(), request_hash: "h".into(), seller_sku: None };
+            store.begin_listing(intent, 0, 10).await.unwrap()
+        })
+        .await;
+        assert_eq!(begun.iter().filter(|begun| **begun == Begun::Fresh).count(), 1, "{begun:?}");
+        for nth in 0..100 {
+            assert!(store.receive(notification(&format!("n{nth}"), nth), true).await.unwrap());
+        }
+        let claimed = twenty(&store, |store, _| async move {
+            let mut ids = Vec::new();
+            loop {
+                let some = store.claim_due(1_000, 2_000, 7).await.unwrap();
+                if some.is_empty() {
+                    return ids;
+                }
+                ids.extend(some.into_iter().map(|one| one.notification.id));
+            }
+        })
+        .await;
+        let mut ids: Vec<String> = claimed.into_iter().flatten().collect();
+        let all = ids.len();
+        ids.sort();
+        ids.dedup();
+        assert_eq!((all, ids.len()), (100, 100));
     }
 }

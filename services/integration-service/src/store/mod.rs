@@ -3,7 +3,9 @@
 
 mod inbox;
 mod intents;
+mod postgres;
 mod sqlite;
+mod state_redis;
 mod state_sqlite;
 
 #[cfg(test)]
@@ -11,12 +13,16 @@ mod contract;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use uuid::Uuid;
 
 use crate::limiter::gcra::{Bucket, Rate};
 
+pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
+pub use state_redis::{RedisCache, RedisLimits};
 pub use state_sqlite::SqliteState;
 
 /// Milliseconds since the Unix epoch.
@@ -245,17 +251,52 @@ pub struct Take {
     pub reserve: u32,
 }
 
-/// What taking led to. All or none: a denial takes nothing from any limit.
+/// What taking led to. All or none: a denial takes nothing from any limit. Times are the store's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// One call of each limit was taken; the limits' new states, in order.
-    Granted(Vec<Bucket>),
+    /// One call of each limit was taken.
+    Granted {
+        /// When, in microseconds since the Unix epoch.
+        now_us: i64,
+        /// The limits' new states, in order.
+        buckets: Vec<Bucket>,
+    },
     /// The limit at this position has no room for so many microseconds.
     Denied {
+        /// When, in microseconds since the Unix epoch.
+        now_us: i64,
         /// Position of the limit.
         position: usize,
         /// How long until it had room.
         wait_us: i64,
+    },
+    /// The store does not count yet: it lost what it knew, or all were away from it.
+    Closed {
+        /// How long it will not, in microseconds.
+        for_us: i64,
+    },
+}
+
+/// Calls that a process granted without the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owed {
+    /// The limit's key.
+    pub key: String,
+    /// The limit.
+    pub rate: Rate,
+    /// How many.
+    pub calls: u32,
+}
+
+/// What coming back to the store led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejoined {
+    /// It counts.
+    Open,
+    /// It does not yet.
+    Closed {
+        /// How long it will not, in microseconds.
+        for_us: i64,
     },
 }
 
@@ -270,18 +311,36 @@ pub struct Cached {
     pub hard_until: Millis,
 }
 
-/// The state that all replicas share.
+/// What a process hears of the cache from others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// The value of this key was invalidated.
+    Dropped(String),
+    /// Something may have been missed.
+    Gap,
+}
+
+/// The limits that all replicas take from. The store's clock decides.
 #[async_trait]
-pub trait StateStore: Send + Sync {
+pub trait LimitStore: Send + Sync {
     /// Whether the store answers; a sentence when not.
     async fn reachable(&self) -> Result<(), String>;
-
     /// Takes one call from every limit, or from none.
-    async fn take(&self, limits: Vec<Take>, now_us: i64) -> Result<Taken, StoreError>;
-    /// States of the limits whose key begins so and that were used at or after `since_us`.
-    async fn buckets(&self, prefix: &str, since_us: i64) -> Result<Vec<(String, Bucket)>, StoreError>;
+    async fn take(&self, limits: Vec<Take>) -> Result<Taken, StoreError>;
+    /// Comes back after this long without the store, and charges what was granted meanwhile.
+    async fn rejoin(&self, away: Duration, owed: Vec<Owed>) -> Result<Rejoined, StoreError>;
+    /// The time and the states of limits, by key and window.
+    async fn buckets(&self, keys: Vec<(String, i64)>) -> Result<(i64, Vec<Bucket>), StoreError>;
+    /// Removes what can no longer matter.
+    async fn purge(&self, now: Millis) -> Result<(), StoreError>;
+}
 
-    /// A cached value that is not past its hard limit, and the subject's epoch: give it to [`StateStore::keep`].
+/// The cache that all replicas share. It may lose anything at any time, and must not bring back what was invalidated.
+#[async_trait]
+pub trait CacheStore: Send + Sync {
+    /// Whether the store answers; a sentence when not.
+    async fn reachable(&self) -> Result<(), String>;
+    /// A cached value that is not past its hard limit, and the subject's epoch: give it to [`CacheStore::keep`].
     async fn cached(
         &self,
         key: &str,
@@ -289,12 +348,22 @@ pub trait StateStore: Send + Sync {
         now: Millis,
     ) -> Result<(Option<Cached>, u64), StoreError>;
     /// Caches a value, unless the subject was invalidated since `epoch` was read; false then.
-    async fn keep(&self, key: &str, subject: &str, epoch: u64, cached: Cached) -> Result<bool, StoreError>;
+    async fn keep(
+        &self,
+        key: &str,
+        subject: &str,
+        epoch: u64,
+        cached: Cached,
+        now: Millis,
+    ) -> Result<bool, StoreError>;
     /// Claims the refresh of a stale value until `lease_until`; false when somebody else has it.
     async fn claim_stale(&self, key: &str, now: Millis, lease_until: Millis) -> Result<bool, StoreError>;
-    /// Drops every value of a subject, and those that are being loaded now.
-    async fn invalidate(&self, subject: &str, now: Millis) -> Result<(), StoreError>;
-
+    /// Drops every value of a subject, and those that are being loaded now; processes that listen hear of `key`.
+    async fn invalidate(&self, key: &str, subject: &str, now: Millis) -> Result<(), StoreError>;
+    /// Tells what others invalidate, for ever; a store that cannot tell waits.
+    async fn listen(&self, _heard: &(dyn Fn(Heard) + Send + Sync)) {
+        std::future::pending::<()>().await;
+    }
     /// Removes what can no longer matter.
     async fn purge(&self, now: Millis) -> Result<(), StoreError>;
 }

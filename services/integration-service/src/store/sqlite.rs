@@ -11,7 +11,7 @@ use super::{
 };
 
 /// Tables of the migrations.
-const TABLES: &[&str] = &["ml_accounts", "ml_webhook_inbox", "ml_item_intents"];
+pub(super) const TABLES: &[&str] = &["ml_accounts", "ml_webhook_inbox", "ml_item_intents"];
 
 const COLUMNS: &str =
     "user_id, tenant, ml_user_id, access_token, refresh_token, issued_at, expires_at, version, reauth_reason";
@@ -49,7 +49,7 @@ pub(super) fn failed(operation: &'static str, error: SqliteError) -> StoreError 
     StoreError { operation, busy: error.is_busy(), source: error.into() }
 }
 
-/// SQLite's integers are signed; ids and versions of ours stay far below the sign.
+/// A database's integers are signed; ids and versions of ours stay far below the sign.
 pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -3,13 +3,15 @@
 //! Every limit is taken within one `BEGIN IMMEDIATE`, so all replicas see one count and a denial takes nothing.
 
 use std::path::Path;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, params};
+use service_kit::Clock;
 use service_kit::sqlite::{Pool, SqliteError};
 
 use super::sqlite::{failed, signed, unsigned};
-use super::{Cached, Millis, StateStore, StoreError, Take, Taken};
+use super::{CacheStore, Cached, LimitStore, Millis, Owed, Rejoined, StoreError, Take, Taken};
 use crate::limiter::gcra::{Bucket, HOUR_US};
 
 /// Other services keep their own tables in the same file, hence the prefix.
@@ -32,10 +34,16 @@ CREATE TABLE IF NOT EXISTS ml_cache_epochs (
 /// No load of a value takes this long, so an epoch older than it guards nothing any more.
 const EPOCH_KEPT_MS: Millis = 3_600_000;
 
+const READ_BUCKET: &str = "SELECT tat_us, hour, current, previous FROM ml_limits WHERE key = ?1";
+/// The column `hour` holds the number of the window; files of earlier versions named it so.
+const WRITE_BUCKET: &str = "INSERT OR REPLACE INTO ml_limits (key, tat_us, hour, current, previous, used_us)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+
 /// The embedded state store.
 #[derive(Clone, Debug)]
 pub struct SqliteState {
     pool: Pool,
+    clock: Clock,
 }
 
 impl SqliteState {
@@ -44,21 +52,21 @@ impl SqliteState {
         Pool::new("redis", &embedded.join("redis").join("state.db"), 4)
     }
 
-    /// The store, with its tables made.
+    /// The store, with its tables made; limits are counted on this clock.
     ///
     /// # Errors
     /// [`StoreError`] when the file cannot be opened.
-    pub async fn open(pool: Pool) -> Result<Self, StoreError> {
+    pub async fn open(pool: Pool, clock: Clock) -> Result<Self, StoreError> {
         let made = pool.call(|connection| Ok::<_, SqliteError>(connection.execute_batch(SCHEMA)?)).await;
         made.map_err(|error| failed("open the state store", error))?;
-        Ok(Self { pool })
+        Ok(Self { pool, clock })
     }
 }
 
 fn bucket(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Bucket> {
     Ok(Bucket {
         tat_us: row.get(first)?,
-        hour: row.get(first + 1)?,
+        window: row.get(first + 1)?,
         current: row.get(first + 2)?,
         previous: row.get(first + 3)?,
     })
@@ -70,54 +78,81 @@ fn epoch(connection: &Connection, subject: &str) -> Result<i64, SqliteError> {
 }
 
 #[async_trait]
-impl StateStore for SqliteState {
+impl LimitStore for SqliteState {
     async fn reachable(&self) -> Result<(), String> {
         self.pool.is_reachable().await
     }
 
-    async fn take(&self, limits: Vec<Take>, now_us: i64) -> Result<Taken, StoreError> {
+    async fn take(&self, limits: Vec<Take>) -> Result<Taken, StoreError> {
+        let now_us = self.clock.now().as_microsecond();
         let taken = self.pool.write(move |transaction| {
             let mut granted = Vec::with_capacity(limits.len());
-            let mut read = transaction
-                .prepare_cached("SELECT tat_us, hour, current, previous FROM ml_limits WHERE key = ?1")?;
+            let mut read = transaction.prepare_cached(READ_BUCKET)?;
             for (position, take) in limits.iter().enumerate() {
                 let state = read.query_row([&take.key], |row| bucket(row, 0)).optional()?.unwrap_or_default();
                 match state.take(take.rate, take.reserve, now_us) {
                     Ok(next) => granted.push(next),
-                    Err(wait_us) => return Ok::<_, SqliteError>(Taken::Denied { position, wait_us }),
+                    Err(wait_us) => return Ok::<_, SqliteError>(Taken::Denied { now_us, position, wait_us }),
                 }
             }
-            let mut write = transaction.prepare_cached(
-                "INSERT OR REPLACE INTO ml_limits (key, tat_us, hour, current, previous, used_us)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            )?;
+            let mut write = transaction.prepare_cached(WRITE_BUCKET)?;
             for (take, next) in limits.iter().zip(&granted) {
                 write.execute(params![
                     take.key,
                     next.tat_us,
-                    next.hour,
+                    next.window,
                     next.current,
                     next.previous,
                     now_us
                 ])?;
             }
-            Ok(Taken::Granted(granted))
+            Ok(Taken::Granted { now_us, buckets: granted })
         });
         taken.await.map_err(|error| failed("take from the limits", error))
     }
 
-    async fn buckets(&self, prefix: &str, since_us: i64) -> Result<Vec<(String, Bucket)>, StoreError> {
-        let prefix = prefix.to_owned();
+    /// A file is not lost while its processes live, so it counts at once.
+    async fn rejoin(&self, _away: Duration, owed: Vec<Owed>) -> Result<Rejoined, StoreError> {
+        let now_us = self.clock.now().as_microsecond();
+        let charged = self.pool.write(move |transaction| {
+            let mut read = transaction.prepare_cached(READ_BUCKET)?;
+            let mut write = transaction.prepare_cached(WRITE_BUCKET)?;
+            for Owed { key, rate, calls } in &owed {
+                let state = read.query_row([key], |row| bucket(row, 0)).optional()?.unwrap_or_default();
+                let next = state.charged(*rate, *calls, now_us);
+                write.execute(params![key, next.tat_us, next.window, next.current, next.previous, now_us])?;
+            }
+            Ok::<_, SqliteError>(Rejoined::Open)
+        });
+        charged.await.map_err(|error| failed("report to the limits", error))
+    }
+
+    async fn buckets(&self, keys: Vec<(String, i64)>) -> Result<(i64, Vec<Bucket>), StoreError> {
+        let now_us = self.clock.now().as_microsecond();
         let read = self.pool.call(move |connection| {
-            let mut query = connection.prepare_cached(
-                "SELECT key, tat_us, hour, current, previous FROM ml_limits
-                 WHERE substr(key, 1, length(?1)) = ?1 AND used_us >= ?2",
-            )?;
-            let rows =
-                query.query_map(params![prefix, since_us], |row| Ok((row.get(0)?, bucket(row, 1)?)))?;
-            Ok::<_, SqliteError>(rows.collect::<Result<_, _>>()?)
+            let mut read = connection.prepare_cached(READ_BUCKET)?;
+            let states = keys.iter().map(|(key, _)| {
+                Ok(read.query_row([key], |row| bucket(row, 0)).optional()?.unwrap_or_default())
+            });
+            Ok::<_, SqliteError>((now_us, states.collect::<Result<_, SqliteError>>()?))
         });
         read.await.map_err(|error| failed("read the limits", error))
+    }
+
+    async fn purge(&self, now: Millis) -> Result<(), StoreError> {
+        // Two hours without use: neither the bucket nor the count of calls holds anything any more.
+        let done = self.pool.write(move |transaction| {
+            transaction.execute("DELETE FROM ml_limits WHERE used_us < ?1", [now * 1000 - 2 * HOUR_US])?;
+            Ok::<_, SqliteError>(())
+        });
+        done.await.map_err(|error| failed("purge the limits", error))
+    }
+}
+
+#[async_trait]
+impl CacheStore for SqliteState {
+    async fn reachable(&self) -> Result<(), String> {
+        self.pool.is_reachable().await
     }
 
     async fn cached(
@@ -146,6 +181,7 @@ impl StateStore for SqliteState {
         subject: &str,
         at_epoch: u64,
         cached: Cached,
+        _now: Millis,
     ) -> Result<bool, StoreError> {
         let (key, subject) = (key.to_owned(), subject.to_owned());
         let kept = self.pool.write(move |transaction| {
@@ -174,7 +210,7 @@ impl StateStore for SqliteState {
         claimed.await.map_err(|error| failed("claim a stale cache entry", error))
     }
 
-    async fn invalidate(&self, subject: &str, now: Millis) -> Result<(), StoreError> {
+    async fn invalidate(&self, _key: &str, subject: &str, now: Millis) -> Result<(), StoreError> {
         let subject = subject.to_owned();
         let done = self.pool.write(move |transaction| {
             transaction.execute("DELETE FROM ml_cache WHERE subject = ?1", [&subject])?;
@@ -193,10 +229,8 @@ impl StateStore for SqliteState {
             transaction.execute("DELETE FROM ml_cache WHERE hard_until <= ?1", [now])?;
             transaction
                 .execute("DELETE FROM ml_cache_epochs WHERE changed_at < ?1", [now - EPOCH_KEPT_MS])?;
-            // Two hours without use: neither the bucket nor the hourly count holds anything any more.
-            transaction.execute("DELETE FROM ml_limits WHERE used_us < ?1", [now * 1000 - 2 * HOUR_US])?;
             Ok::<_, SqliteError>(())
         });
-        done.await.map_err(|error| failed("purge the state store", error))
+        done.await.map_err(|error| failed("purge the cache", error))
     }
 }

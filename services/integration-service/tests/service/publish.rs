@@ -1,5 +1,7 @@
 //! Handing items over to a catalog with the body limit that every service has.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -42,7 +44,8 @@ async fn large_items_go_in_as_many_calls_as_they_need() {
     let folder = tempfile::tempdir().unwrap();
     let log = EventLog::open(folder.path(), Clock::system()).await.unwrap();
     let internal = SharedToken::new("internal".to_owned().into());
-    let publisher = Publisher::new(log.clone(), running.client().unwrap(), internal, Clock::system());
+    let publisher =
+        Publisher::new(Arc::new(log.clone()), running.client().unwrap(), internal, Clock::system());
     let owner = Owner { tenant: "default", user_id: Uuid::nil() };
 
     // 200 items fit by their number, but are 8 MB; one of them is longer than a call should be.

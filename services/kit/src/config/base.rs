@@ -5,6 +5,12 @@ use std::time::Duration;
 
 use super::Reader;
 use crate::Identity;
+use crate::trace::TraceConfig;
+
+/// Where Jaeger takes spans in its own form, which it gave up for OTLP.
+const JAEGER_PORT: u16 = 14268;
+/// Where a collector takes OTLP over HTTP.
+const OTLP_PORT: u16 = 4318;
 
 /// Configuration that every service shares.
 #[derive(Clone, Debug)]
@@ -21,6 +27,8 @@ pub struct Base {
     pub revision: Option<String>,
     /// `DRAIN_SECONDS`: how long idle connections are kept for one more request after the request to stop.
     pub drain: Duration,
+    /// Whether traces are exported, and where to.
+    pub traces: TraceConfig,
 }
 
 impl Base {
@@ -34,6 +42,7 @@ impl Base {
             log_level: "info".to_owned(),
             revision: None,
             drain: Duration::from_secs(5),
+            traces: TraceConfig::default(),
         }
     }
 
@@ -45,6 +54,7 @@ impl Base {
         let log_level = env.or("LOG_LEVEL", "error, warn, info, debug or trace", defaults.log_level, level);
         let revision = env.optional("SERVICE_REVISION", "1 to 128 visible ASCII characters", revision);
         let drain = env.seconds_or("DRAIN_SECONDS", 5, 0..=600);
+        let traces = traces(env);
         // Accepted because deployments of the plan set it; nothing here depends on it.
         let environment = env.optional("NODE_ENV", "a word", |text| Some(text.to_owned()));
         environment?;
@@ -55,8 +65,23 @@ impl Base {
             log_level: log_level?,
             revision: revision?,
             drain: drain?,
+            traces: traces?,
         })
     }
+}
+
+/// A collector's own variable comes first; the plan's names Jaeger, which takes OTLP beside its old form.
+fn traces(env: &mut Reader<'_>) -> Option<TraceConfig> {
+    let share = env.or("OTEL_TRACES_SAMPLER_ARG", "a number from 0 to 1", 1.0, |text| {
+        text.parse().ok().filter(|share| (0.0..=1.0).contains(share))
+    });
+    let collector = env.optional_url("OTEL_EXPORTER_OTLP_ENDPOINT");
+    let jaeger = env.optional_url("JAEGER_ENDPOINT");
+    let jaeger = jaeger?.map(|url| match url.port() {
+        JAEGER_PORT | 80 => url.at(OTLP_PORT),
+        port => url.at(port),
+    });
+    Some(TraceConfig { endpoint: collector?.or(jaeger), share: share? })
 }
 
 fn port_number(text: &str) -> Option<u16> {

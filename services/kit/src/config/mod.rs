@@ -61,6 +61,15 @@ pub enum DatabaseUrl {
     Postgres(SecretString),
 }
 
+/// Where another store of a service is.
+#[derive(Clone, Debug)]
+pub enum Place<T> {
+    /// Under this folder: the embedded adapter.
+    Embedded(PathBuf),
+    /// On the server of this address.
+    Server(T),
+}
+
 /// A service's configuration.
 pub trait Configuration: Sized {
     /// Reads every variable through `env`, which notes each problem, and builds the value from what was read.

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::{ConfigError, DatabaseUrl, Environment, Problem};
+use super::{ConfigError, DatabaseUrl, Environment, Place, Problem};
 use crate::auth::Verifier;
 use crate::client::HttpUrl;
 use crate::clock::Clock;
+use crate::kafka;
 
 /// Reads variables and remembers what is wrong. Every method answers `None` only after it noted a problem.
 #[derive(Debug)]
@@ -152,34 +153,6 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// `sqlite:PATH`, the only database this build has an adapter for.
-    pub fn sqlite(&mut self, name: &str) -> Option<PathBuf> {
-        let text = self.required(name, "sqlite:PATH", |text| Some(text.to_owned()))?;
-        match text.strip_prefix("sqlite:") {
-            Some(path) if !path.is_empty() => Some(PathBuf::from(path)),
-            _ => {
-                self.problem(name, "this build has only the embedded adapter; expected sqlite:PATH");
-                None
-            }
-        }
-    }
-
-    /// Refuses addresses of servers that this build has no adapter for.
-    pub fn embedded_only(&mut self, names: &[&str]) -> Option<()> {
-        let mut all_absent = Some(());
-        for name in names {
-            let present = self.raw(name)?.is_some();
-            if present {
-                self.problem(
-                    name,
-                    "this build has only the embedded adapter; unset it and set EMBEDDED_DIR instead",
-                );
-                all_absent = None;
-            }
-        }
-        all_absent
-    }
-
     /// The service's database: `postgresql://USER[:PASSWORD]@HOST[:PORT]/NAME`, or `sqlite:PATH` for the embedded one.
     pub fn database(&mut self, name: &str) -> Option<DatabaseUrl> {
         self.required(name, "postgresql://USER@HOST:PORT/NAME or sqlite:PATH", |text| {
@@ -196,34 +169,77 @@ impl<'a> Reader<'a> {
         self.number_or("DATABASE_POOL_SIZE", 10, 1..=500).and_then(|size| u32::try_from(size).ok())
     }
 
-    /// `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`; absent means the embedded store.
-    pub fn redis(&mut self, name: &str) -> Option<Option<SecretString>> {
-        self.optional(name, "redis://HOST:PORT", |text| server(text, &["redis://", "rediss://"]))
+    /// Where what all replicas share and nobody may evict is: `REDIS_STATE_URL`, else `REDIS_URL`.
+    pub fn state_store(&mut self) -> Option<Place<SecretString>> {
+        match self.redis("REDIS_STATE_URL")? {
+            Some(url) => Some(Place::Server(url)),
+            None => self.cache_store(),
+        }
     }
 
-    /// `mongodb://[USER:PASSWORD@]HOST[:PORT][,HOST...][/NAME]`; absent means the embedded store.
-    pub fn mongodb(&mut self, name: &str) -> Option<Option<SecretString>> {
-        self.optional(name, "mongodb://HOST:PORT", |text| server(text, &["mongodb://", "mongodb+srv://"]))
+    /// Where the cache is: `REDIS_URL`.
+    pub fn cache_store(&mut self) -> Option<Place<SecretString>> {
+        let url = self.redis("REDIS_URL");
+        self.place(url)
     }
 
-    /// `HOST:PORT[,HOST:PORT...]`; absent means the embedded log.
-    pub fn kafka(&mut self, name: &str) -> Option<Option<String>> {
-        self.optional(name, "HOST:PORT[,HOST:PORT...]", |text| {
+    /// Where documents are: `MONGODB_URL`, `mongodb://[USER:PASSWORD@]HOST[:PORT][,HOST...][/NAME]`.
+    pub fn document_store(&mut self) -> Option<Place<SecretString>> {
+        let url = self.optional("MONGODB_URL", "mongodb://HOST:PORT", |text| server(text, &["mongodb://"]));
+        self.place(url)
+    }
+
+    /// Where the event log is: `KAFKA_BROKERS`, `HOST:PORT[,HOST:PORT...]`.
+    /// `KAFKA_TOPIC_PREFIX` stands before the names of topics and groups.
+    /// `KAFKA_CREATE_TOPICS` (false) lets a service make missing topics, with `KAFKA_TOPIC_PARTITIONS` (6) partitions.
+    pub fn event_log(&mut self) -> Option<Place<kafka::Settings>> {
+        let brokers = self.optional("KAFKA_BROKERS", "HOST:PORT[,HOST:PORT...]", |text| {
             let broker = |one: &str| {
                 one.rsplit_once(':').is_some_and(|(host, port)| {
                     !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
                 })
             };
             text.split(',').all(broker).then(|| text.to_owned())
-        })
+        });
+        let create_topics = self.boolean_or("KAFKA_CREATE_TOPICS", false);
+        let partitions = self.number_or("KAFKA_TOPIC_PARTITIONS", 6, 1..=1_000);
+        let prefix = self.or("KAFKA_TOPIC_PREFIX", "letters, digits, - _ and .", String::new(), |text| {
+            let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+            (text.len() <= 100 && text.bytes().all(allowed)).then(|| text.to_owned())
+        });
+        let place = self.place(brokers);
+        let prefix = prefix?;
+        let partitions = u16::try_from(partitions?).ok()?;
+        let create_topics = create_topics?;
+        match place? {
+            Place::Server(brokers) => {
+                Some(Place::Server(kafka::Settings { brokers, prefix, create_topics, partitions }))
+            }
+            Place::Embedded(folder) => Some(Place::Embedded(folder)),
+        }
     }
 
-    /// `EMBEDDED_DIR`: the folder of the embedded stores, which has to be there when one of them is `needed`.
-    pub fn embedded_dir(&mut self, needed: bool) -> Option<Option<PathBuf>> {
-        if needed {
-            return self.path("EMBEDDED_DIR").map(Some);
+    fn redis(&mut self, name: &str) -> Option<Option<SecretString>> {
+        self.optional(name, "redis://HOST:PORT", |text| server(text, &["redis://", "rediss://"]))
+    }
+
+    /// The server that was named, else the folder of the embedded stores.
+    fn place<T>(&mut self, server: Option<Option<T>>) -> Option<Place<T>> {
+        match server? {
+            Some(server) => Some(Place::Server(server)),
+            None => self.embedded_dir().map(Place::Embedded),
         }
-        self.optional("EMBEDDED_DIR", "a path", |text| Some(PathBuf::from(text)))
+    }
+
+    /// `EMBEDDED_DIR`; that it is missing is said once, whichever store asked for it.
+    fn embedded_dir(&mut self) -> Option<PathBuf> {
+        const NAME: &str = "EMBEDDED_DIR";
+        if self.problems.iter().any(|problem| problem.variable.starts_with(NAME)) {
+            return None;
+        }
+        self.required(NAME, "a path, for the stores that no server is named for", |text| {
+            Some(PathBuf::from(text))
+        })
     }
 
     /// The value of `name` or of the file that `name_FILE` names; the outer `None` means a noted problem.

@@ -44,7 +44,7 @@ impl HttpMetrics {
 }
 
 /// A client may invent methods; a label may not.
-fn method_label(method: &Method) -> &'static str {
+pub(crate) fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",

@@ -6,8 +6,8 @@
 mod http;
 mod usage;
 
-pub(crate) use http::HttpMetrics;
 pub use http::RouteLabel;
+pub(crate) use http::{HttpMetrics, method_label};
 
 use std::fmt;
 use std::sync::Arc;

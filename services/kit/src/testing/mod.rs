@@ -1,9 +1,12 @@
 //! Support for tests of services: migrations applied, a service running in process, a signer of tokens.
 
+mod collector;
+pub mod kafka;
 mod logs;
 pub mod servers;
 mod wire;
 
+pub use collector::{Collector, SeenSpan};
 pub use logs::Logs;
 pub use wire::{Reply, Wire};
 
@@ -196,6 +199,17 @@ pub async fn eventually<T, F>(what: &str, look: impl Fn() -> F) -> T
 where
     F: Future<Output = Option<T>>,
 {
+    eventually_within(PATIENCE, what, look).await
+}
+
+/// [`eventually`] with a patience of one's own, for what real servers take longer to do.
+///
+/// # Panics
+/// When it does not come in time.
+pub async fn eventually_within<T, F>(limit: Duration, what: &str, look: impl Fn() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
     let looked = async {
         loop {
             if let Some(found) = look().await {
@@ -204,9 +218,9 @@ where
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    match tokio::time::timeout(PATIENCE, looked).await {
+    match tokio::time::timeout(limit, looked).await {
         Ok(found) => found,
-        Err(_) => panic!("{what} did not come within {PATIENCE:?}"),
+        Err(_) => panic!("{what} did not come within {limit:?}"),
     }
 }
 

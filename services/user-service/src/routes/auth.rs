@@ -17,19 +17,24 @@ use crate::accounts::{Accounts, Registration, SignedIn};
 const OPERATOR_HEADER: &str = "x-operator-token";
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct RegisterBody {
+    #[cfg_attr(test, schemars(email, length(max = 254)))]
     email: String,
+    #[cfg_attr(test, schemars(length(min = 8, max = 256)))]
     password: String,
     tenant: Option<String>,
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct LoginBody {
     email: String,
     password: String,
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct RefreshBody {
     refresh_token: String,
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use axum::response::IntoResponse;
 use serde::Deserialize;
 use service_kit::ApiError;
 use service_kit::app::RequestId;
@@ -13,14 +12,19 @@ use service_kit::extract::{Json, Query};
 
 use super::caller::Bearer;
 use crate::browser;
-use crate::connections::{Connections, Sender};
+use crate::connections::{ConnectionResult, ConnectionStart, Connections, Sender};
+
+/// Headers of an answer.
+type Headers = [(HeaderName, &'static str); 2];
+/// A connection that begins, with the cookie of the browser it begins in.
+type Started = (Headers, [(HeaderName, HeaderValue); 1], Json<ConnectionStart>);
 
 /// State and code must neither be kept by a cache nor told to another site.
-const PRIVATE: [(HeaderName, &str); 2] =
-    [(header::CACHE_CONTROL, "no-store"), (header::REFERRER_POLICY, "no-referrer")];
+const PRIVATE: Headers = [(header::CACHE_CONTROL, "no-store"), (header::REFERRER_POLICY, "no-referrer")];
 
 /// What MercadoLibre sends the browser back with: a code, or `error` instead.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Callback {
     state: String,
     code: Option<String>,
@@ -29,7 +33,7 @@ pub(super) struct Callback {
 pub(super) async fn connect(
     State(connections): State<Arc<Connections>>,
     Bearer(caller): Bearer,
-) -> Result<impl IntoResponse, ApiError> {
+) -> Result<Started, ApiError> {
     let start = connections.start(&caller).await?;
     let mut cookie = HeaderValue::try_from(browser::cookie(&connections.page, &start.browser))
         .map_err(ApiError::internal)?;
@@ -43,7 +47,7 @@ pub(super) async fn callback(
     caller: Option<Bearer>,
     headers: HeaderMap,
     Query(callback): Query<Callback>,
-) -> Result<impl IntoResponse, ApiError> {
+) -> Result<(Headers, Json<ConnectionResult>), ApiError> {
     let sender = Sender {
         cookies: browser::presented(&headers).collect(),
         caller: caller.map(|Bearer(caller)| caller),

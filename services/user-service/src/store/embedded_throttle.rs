@@ -51,33 +51,35 @@ impl EmbeddedThrottle {
 
 #[async_trait]
 impl ThrottleStore for EmbeddedThrottle {
-    async fn tally(&self, key: &ThrottleKey) -> Result<Option<Tally>, StoreError> {
-        let key = *key;
+    async fn tallies(&self, keys: &[ThrottleKey]) -> Result<Vec<Option<Tally>>, StoreError> {
+        let keys = keys.to_vec();
         self.call("read login failures", move |connection| {
-            connection
-                .prepare_cached("SELECT failures, last_at FROM user_throttles WHERE key = ?1")?
-                .query_row([key.as_bytes()], tally)
-                .optional()
+            let mut read =
+                connection.prepare_cached("SELECT failures, last_at FROM user_throttles WHERE key = ?1")?;
+            keys.iter().map(|key| read.query_row([key.as_bytes()], tally).optional()).collect()
         })
         .await
     }
 
-    async fn count_failure(&self, key: &ThrottleKey, now: Timestamp) -> Result<Tally, StoreError> {
-        let key = *key;
-        let expires_at = now.saturating_add(key.policy.forget).unwrap_or(now).as_millisecond();
+    async fn count_failures(&self, keys: &[ThrottleKey], now: Timestamp) -> Result<Vec<Tally>, StoreError> {
+        let keys = keys.to_vec();
         self.call("count a login failure", move |connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             // Redis would expire keys by itself.
             transaction
                 .prepare_cached("DELETE FROM user_throttles WHERE expires_at <= ?1")?
                 .execute([now.as_millisecond()])?;
-            let counted = transaction
-                .prepare_cached(
+            let mut counted = Vec::with_capacity(keys.len());
+            for key in &keys {
+                let expires_at = now.saturating_add(key.policy.forget).unwrap_or(now).as_millisecond();
+                let mut count = transaction.prepare_cached(
                     "INSERT INTO user_throttles (key, failures, last_at, expires_at) VALUES (?1, 1, ?2, ?3)
                      ON CONFLICT (key) DO UPDATE SET failures = failures + 1, last_at = ?2, expires_at = ?3
                      RETURNING failures, last_at",
-                )?
-                .query_row(params![key.as_bytes(), now.as_millisecond(), expires_at], tally)?;
+                )?;
+                counted
+                    .push(count.query_row(params![key.as_bytes(), now.as_millisecond(), expires_at], tally)?);
+            }
             transaction.commit()?;
             Ok(counted)
         })

@@ -3,9 +3,13 @@
 //! adapter must show.
 
 mod embedded_throttle;
+mod postgres;
+mod redis_throttle;
 mod sqlite;
 
 pub use embedded_throttle::EmbeddedThrottle;
+pub use postgres::PostgresAccounts;
+pub use redis_throttle::RedisThrottle;
 pub use sqlite::SqliteAccounts;
 
 use async_trait::async_trait;
@@ -209,11 +213,11 @@ pub trait AccountStore: Send + Sync + 'static {
 /// Failures, counted over all replicas.
 #[async_trait]
 pub trait ThrottleStore: Send + Sync + 'static {
-    /// What is counted under a key.
-    async fn tally(&self, key: &ThrottleKey) -> Result<Option<Tally>, StoreError>;
+    /// What is counted under each key, in one question.
+    async fn tallies(&self, keys: &[ThrottleKey]) -> Result<Vec<Option<Tally>>, StoreError>;
 
-    /// Counts one failure; the count begins anew after the key's quiet time.
-    async fn count_failure(&self, key: &ThrottleKey, now: Timestamp) -> Result<Tally, StoreError>;
+    /// Counts one failure under each key; a count begins anew after its key's quiet time.
+    async fn count_failures(&self, keys: &[ThrottleKey], now: Timestamp) -> Result<Vec<Tally>, StoreError>;
 
     /// Forgets a key.
     async fn forget(&self, key: &ThrottleKey) -> Result<(), StoreError>;

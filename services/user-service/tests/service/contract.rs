@@ -1,4 +1,4 @@
-//! What every adapter of the two store traits must show; `embedded` runs it on SQLite, others will on real servers.
+//! What every adapter of the two store traits must show; `embedded` runs it on SQLite, `postgresql` on a real server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -193,18 +193,75 @@ async fn sweeping(store: &dyn AccountStore) {
 async fn throttles(store: Arc<dyn ThrottleStore>) {
     let ana = ThrottleKey::account(&Email::parse("ana@example.com").unwrap());
     let address = ThrottleKey::address("192.0.2.1".parse().unwrap());
-    assert_eq!(store.tally(&ana).await.unwrap(), None);
-    join_all((0..10).map(|_| store.count_failure(&ana, at(0)))).await;
-    assert_eq!(store.tally(&ana).await.unwrap(), Some(Tally { failures: 10, last_at: at(0) }));
-    assert_eq!(store.tally(&address).await.unwrap(), None);
-    assert_eq!(store.count_failure(&ana, at(5)).await.unwrap(), Tally { failures: 11, last_at: at(5) });
+    let tally = async |key: &ThrottleKey| store.tallies(&[*key]).await.unwrap()[0];
+    assert_eq!(tally(&ana).await, None);
+    join_all((0..10).map(|_| async { store.count_failures(&[ana], at(0)).await.unwrap() })).await;
+    let ten = Some(Tally { failures: 10, last_at: at(0) });
+    assert_eq!(store.tallies(&[address, ana]).await.unwrap(), [None, ten]);
+    let both = [Tally { failures: 11, last_at: at(5) }, Tally { failures: 1, last_at: at(5) }];
+    assert_eq!(store.count_failures(&[ana, address], at(5)).await.unwrap(), both);
     store.forget(&address).await.unwrap();
-    assert!(store.tally(&ana).await.unwrap().is_some());
+    assert_eq!(tally(&address).await, None);
+    assert_eq!(tally(&ana).await, Some(both[0]));
 
     let quiet = at(5).checked_add(SignedDuration::try_from(Policy::ACCOUNT.forget).unwrap()).unwrap();
-    assert_eq!(store.count_failure(&ana, quiet).await.unwrap().failures, 1, "a quiet hour forgives");
+    assert_eq!(store.count_failures(&[ana], quiet).await.unwrap()[0].failures, 1, "a quiet hour forgives");
     store.forget(&ana).await.unwrap();
-    assert_eq!(store.tally(&ana).await.unwrap(), None);
+    assert_eq!(tally(&ana).await, None);
+}
+
+mod redis {
+    use secrecy::SecretString;
+    use service_kit::redis::Redis;
+    use service_kit::testing::servers;
+    use user_service::metrics::{Metrics, RegistrationOutcome};
+    use user_service::store::RedisThrottle;
+    use user_service::throttle::Throttle;
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_millis(500);
+
+    #[tokio::test]
+    #[ignore = "needs a real server: make e2e-services"]
+    async fn throttles() {
+        let redis = Redis::new("redis", &servers::redis(), DEADLINE).unwrap();
+        super::throttles(Arc::new(RedisThrottle::new(redis.clone()))).await;
+        let ana = ThrottleKey::account(&Email::parse("ana@example.com").unwrap());
+        RedisThrottle::new(redis.clone()).count_failures(&[ana], at(0)).await.unwrap();
+        let mut all = ::redis::cmd("KEYS");
+        let keys: Vec<String> = redis.ask(all.arg("*")).await.unwrap();
+        assert!(keys.len() == 1 && !keys[0].contains("ana"), "{keys:?}");
+        let mut life = ::redis::cmd("PTTL");
+        let life: i64 = redis.ask(life.arg(&keys[0])).await.unwrap();
+        assert!((1..=3_600_000).contains(&life), "{life}");
+    }
+
+    /// Nobody listens there.
+    #[tokio::test]
+    async fn without_its_server_each_process_counts_by_itself() {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = SecretString::from(format!("redis://{}", socket.local_addr().unwrap()));
+        drop(socket);
+        let (clock, hand) = service_kit::Clock::manual(at(0));
+        let page = service_kit::Metrics::new();
+        let metrics = Metrics::new(&page);
+        metrics.registration(RegistrationOutcome::Created);
+        let store = RedisThrottle::new(Redis::new("redis", &url, DEADLINE).unwrap());
+        let throttle = Throttle::new(Arc::new(store), clock, metrics.clone());
+        let ana = ThrottleKey::account(&Email::parse("ana@example.com").unwrap());
+        for _ in 0..6 {
+            assert_eq!(throttle.wait(&[ana]).await, None);
+            throttle.failed(&[ana]).await;
+        }
+        assert_eq!(throttle.wait(&[ana]).await, Some(Duration::from_secs(1)));
+        assert_eq!((metrics.throttle_fallbacks("read"), metrics.throttle_fallbacks("count")), (7, 6));
+        hand.advance(Duration::from_secs(1));
+        assert_eq!(throttle.wait(&[ana]).await, None);
+        throttle.succeeded(&ana).await;
+        throttle.failed(&[ana]).await;
+        assert_eq!(throttle.wait(&[ana]).await, None, "a success forgives");
+    }
 }
 
 mod embedded {
@@ -265,5 +322,62 @@ mod embedded {
         let error = store.user(new_id()).await.unwrap_err();
         assert_eq!(error.to_string(), "cannot read a user");
         assert!(tokio::time::timeout(Duration::from_secs(5), store.user(new_id())).await.is_ok());
+    }
+}
+
+/// The same on a real server.
+mod postgresql {
+    use std::path::Path;
+
+    use service_kit::postgres::Pool;
+    use service_kit::testing::servers;
+    use user_service::store::PostgresAccounts;
+
+    use super::*;
+
+    async fn accounts() -> PostgresAccounts {
+        let migrations = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/postgres"));
+        let url = servers::postgresql(migrations).await.unwrap();
+        PostgresAccounts::new(Pool::new("postgresql", "test", &url, 8).unwrap())
+    }
+
+    macro_rules! account_contract {
+        ($($name:ident),*) => {$(
+            #[tokio::test]
+            #[ignore = "needs a real server: make e2e-services"]
+            async fn $name() {
+                super::$name(&accounts().await).await;
+            }
+        )*};
+    }
+
+    account_contract!(users, sessions, connections, follow_ups, sweeping);
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "needs a real server: make e2e-services"]
+    async fn concurrent_rotations() {
+        super::concurrent_rotations(Arc::new(accounts().await)).await;
+    }
+
+    #[tokio::test]
+    #[ignore = "needs a real server: make e2e-services"]
+    async fn readiness_names_what_is_missing() {
+        let empty = tempfile::tempdir().unwrap();
+        std::fs::write(empty.path().join("0001_nothing.up.sql"), "SELECT 1;").unwrap();
+        let url = servers::postgresql(empty.path()).await.unwrap();
+        let store = PostgresAccounts::new(Pool::new("postgresql", "test", &url, 1).unwrap());
+        let missing = store.migrated().await.unwrap_err();
+        assert!(missing.contains("users"), "{missing}");
+        assert_eq!(store.reachable().await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_away_is_told_within_seconds() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let url = format!("postgresql://nobody:secret@127.0.0.1:{port}/none").into();
+        let store = PostgresAccounts::new(Pool::new("postgresql", "test", &url, 1).unwrap());
+        let asked = tokio::time::timeout(Duration::from_secs(5), store.reachable()).await.unwrap();
+        assert!(!asked.unwrap_err().contains("secret"));
+        assert_eq!(store.user(new_id()).await.unwrap_err().to_string(), "cannot read a user");
     }
 }

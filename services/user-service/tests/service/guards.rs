@@ -1,5 +1,6 @@
 //! Guessing passwords: uniform answers, throttles that count failures only, hashes that are renewed.
 
+use service_kit::{DatabaseUrl, Place};
 use std::time::Duration;
 
 use serde_json::json;
@@ -98,8 +99,8 @@ async fn replicas_count_failures_together() {
     one.register("ana@example.com").await;
     let folder = one.folder.path().to_owned();
     let two = World::with(|settings| {
-        settings.database = folder.join("app.db");
-        settings.embedded = folder.join("embedded");
+        settings.database = DatabaseUrl::Sqlite(folder.join("app.db"));
+        settings.state = Place::Embedded(folder.join("embedded"));
     })
     .await;
     for replica in [&one, &two, &one, &two, &one, &two] {
@@ -116,7 +117,7 @@ async fn a_login_renews_a_hash_that_has_become_cheap() {
     let folder = cheap.folder.path().to_owned();
     let database = folder.join("app.db");
     let dear = World::with(|settings| {
-        settings.database = folder.join("app.db");
+        settings.database = DatabaseUrl::Sqlite(folder.join("app.db"));
         settings.hash_cost = Cost { memory_kib: 128, passes: 1 };
     })
     .await;

@@ -103,6 +103,17 @@ async fn a_first_deploy_that_fails_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_failed_is_asked_for_anew_by_the_next_deploy() {
+    let mut rig = Rig::new("[[fault]]\nitem = 'user'\ncrash = '0s'");
+    rig.deploy().await;
+    let told = rig.deploy().await;
+    assert_eq!(told.report.outcome, RunOutcome::Failed, "{}", told.text());
+    // The simulated target takes the same write twice as one; that it was asked is in the journal.
+    let journal = rig.sim.journal_text(&told.run);
+    assert!(journal.contains("put workload/user"), "judged by what it failed for before:\n{journal}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn infrastructure_is_never_rolled_back() {
     let script = "[[fault]]\nitem = 'store/db'\nrevision = 2\ncause = {code = 'bad_version', text = 'no such version', terminal = true}";
     let mut rig = Rig::running(script).await;

@@ -1,0 +1,1 @@
+ALTER TABLE ml_connection_states DROP COLUMN browser_hash;
