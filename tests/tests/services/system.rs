@@ -94,7 +94,7 @@ pub(crate) struct System {
     programs: Vec<Program>,
     gateway: String,
     // After the programs: they end before it goes.
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl System {
@@ -135,7 +135,7 @@ impl System {
                 programs.push(program);
             }
         }
-        Self { programs, gateway, _folder: folder }
+        Self { programs, gateway, folder }
     }
 
     /// Returns the base URL of the gateway.
@@ -148,6 +148,20 @@ impl System {
     pub(crate) fn lives(&mut self) {
         for program in &mut self.programs {
             assert!(program.runs(), "a service has ended");
+        }
+    }
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        // A test failed: what the services complained about is the evidence.
+        let logs = std::fs::read_dir(self.folder.path()).into_iter().flatten().filter_map(Result::ok);
+        for path in logs.map(|entry| entry.path()).filter(|_| std::thread::panicking()) {
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            let complains = |line: &&str| line.contains("\"WARN\"") || line.contains("\"ERROR\"");
+            let lines: Vec<&str> = text.lines().filter(complains).collect();
+            let end = &lines[lines.len().saturating_sub(10)..];
+            println!("--- what {} complains about\n{}", path.display(), end.join("\n"));
         }
     }
 }
@@ -193,7 +207,7 @@ fn routes(url: impl Fn(&str) -> String) -> String {
     ];
     json!({
         "version": 1,
-        "services": services.map(|name| json!({"name": name, "upstream": url(name)})),
+        "services": services.map(|name| json!({"name": name, "upstream": url(name).replace("http://", "")})),
         "routes": routes.map(|(path, service, to)| json!({"path": path, "service": service, "to": to})),
     })
     .to_string()
