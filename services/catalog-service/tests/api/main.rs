@@ -5,6 +5,7 @@
 mod erasure;
 mod events;
 mod items;
+mod kafka;
 mod once;
 mod outage;
 mod products;

@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use service_kit::clock::ManualClock;
 use service_kit::eventlog::{EventLog, Headers, ML_EVENTS, NewRecord, Record};
+use service_kit::events::Publish;
 use service_kit::testing::{Running, TestIdentity, eventually};
 use service_kit::{Clock, Configuration as _, Environment};
 use tempfile::TempDir;
@@ -44,13 +45,22 @@ impl System {
 
     /// Starts a replica and waits until it is ready.
     pub async fn start(&self) -> Replica {
-        let replica = self.start_unready().await;
+        self.start_with(&[]).await
+    }
+
+    /// Starts a replica with more variables, and waits until it is ready.
+    pub async fn start_with(&self, more: &[(&str, &str)]) -> Replica {
+        let replica = self.begin(more).await;
         replica.0.ready(LIMIT).await.unwrap();
         replica
     }
 
     /// Starts a replica whose store may be away.
     pub async fn start_unready(&self) -> Replica {
+        self.begin(&[]).await
+    }
+
+    async fn begin(&self, more: &[(&str, &str)]) -> Replica {
         let mut environment = Environment::of([
             ("EMBEDDED_DIR", self.folder.path().to_str().unwrap()),
             ("INTERNAL_TOKEN", "internal-secret"),
@@ -59,6 +69,9 @@ impl System {
         ]);
         if let Some(url) = &self.mongodb {
             environment = environment.with("MONGODB_URL", url.expose_secret());
+        }
+        for (name, value) in more {
+            environment = environment.with(name, value);
         }
         let mut config = Config::from_environment(IDENTITY, &environment).unwrap();
         config.clock = self.clock.clone();
@@ -93,12 +106,17 @@ impl System {
 
     /// Publishes an event as another service would.
     pub async fn publish(&self, event_type: &str, user: &User) {
+        self.publish_to(&self.log, event_type, user).await;
+    }
+
+    /// [`System::publish`] to a log of one's own.
+    pub async fn publish_to(&self, log: &dyn Publish, event_type: &str, user: &User) {
         let id = Uuid::new_v4().to_string();
         let payload = json!({
             "id": id, "type": event_type, "tenant": user.tenant, "user_id": user.id, "at": self.clock.now(), "data": {},
         });
         let record = NewRecord { id, payload, headers: Headers::new() };
-        self.log.append(ML_EVENTS, &user.id.to_string(), vec![record]).await.unwrap();
+        log.publish(ML_EVENTS, &user.id.to_string(), vec![record]).await.unwrap();
     }
 }
 

@@ -8,4 +8,5 @@ mod contract;
 mod follow_ups;
 mod guards;
 mod operations;
+mod postgresql;
 mod support;
