@@ -167,7 +167,7 @@ impl Drop for System {
 }
 
 /// No `EMBEDDED_DIR`: what has no server would refuse to start.
-fn environment(stores: &Stores, url: &dyn Fn(&str) -> String, gateway: &str) -> [String; 22] {
+fn environment(stores: &Stores, url: &dyn Fn(&str) -> String, gateway: &str) -> [String; 23] {
     let callback = format!("{gateway}/api/auth/ml/callback");
     [
         format!("DATABASE_URL={}", stores.database()),
@@ -190,6 +190,8 @@ fn environment(stores: &Stores, url: &dyn Fn(&str) -> String, gateway: &str) -> 
         "OPERATOR_TOKEN=test-operator-token".to_owned(),
         "WEBHOOK_SECRET=test-webhook-secret".to_owned(),
         "TOKEN_ENCRYPTION_KEY=AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".to_owned(),
+        // New books of limits begin empty, since they may be lost ones: in a window of an hour a user waits a minute.
+        "RATE_LIMIT_WINDOW_SECONDS=30".to_owned(),
         "MAX_REPLICAS=2".to_owned(),
         "LOG_LEVEL=info".to_owned(),
     ]
