@@ -53,7 +53,9 @@ fn a_user_is_served_by_real_stores_and_again_after_all_were_killed() {
     let count =
         |stores: &Stores, text: &str| -> usize { sql(&stores.database(), text).unwrap().parse().unwrap() };
 
+    let began = Instant::now();
     let first = served(system.gateway());
+    note(&format!("served by new stores after {:.1?}", began.elapsed()));
     first.lines().for_each(note);
     let items = told(&first, "sync");
 
