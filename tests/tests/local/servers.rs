@@ -291,9 +291,19 @@ async fn the_shipped_system_runs_on_real_stores() {
     sandbox.mlctl(&["db", "status"]).await.ends(0).says("integration-service").says("analytics-service");
 
     // All of them killed: the journey goes on, on the same data, and no service is started again for it.
-    for store in ["postgresql", "redis", "redis-state"] {
-        kill(process(&sandbox, store).unwrap());
-    }
+    let stores = ["postgresql", "redis", "redis-state"];
+    let killed = stores.map(|store| process(&sandbox, store).unwrap());
+    killed.into_iter().for_each(kill);
+    eventually("other servers to run", Duration::from_secs(30), async || {
+        let status = sandbox.query(&["status"]).await;
+        let other = stores
+            .iter()
+            .zip(killed)
+            .all(|(store, pid)| process(&sandbox, store).is_some_and(|now| now != pid));
+        let current = stores.iter().all(|store| item(&status, store)["status"] == "current");
+        if other && current { Ok(()) } else { Err(format!("{status:#}")) }
+    })
+    .await;
     eventually("the system to be healthy again", Duration::from_secs(30), async || {
         let health = get(&format!("{gateway}/health")).await;
         if health.status == 200 { Ok(()) } else { Err(format!("{}: {}", health.status, health.body)) }
