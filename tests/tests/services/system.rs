@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mlctl_tests::stores::{Kafka, Mongodb, Postgresql, Program, Redis, Store, wrapped};
-use mlctl_tests::{free_ports, repository, service};
+use mlctl_tests::{free_ports, note, repository, service};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -156,12 +156,13 @@ impl Drop for System {
     fn drop(&mut self) {
         // A test failed: what the services complained about is the evidence.
         let logs = std::fs::read_dir(self.folder.path()).into_iter().flatten().filter_map(Result::ok);
-        for path in logs.map(|entry| entry.path()).filter(|_| std::thread::panicking()) {
+        let logs = logs.map(|entry| entry.path()).filter(|path| path.to_string_lossy().ends_with(".log"));
+        for path in logs.filter(|_| std::thread::panicking()) {
             let text = std::fs::read_to_string(&path).unwrap_or_default();
             let complains = |line: &&str| line.contains("\"WARN\"") || line.contains("\"ERROR\"");
             let lines: Vec<&str> = text.lines().filter(complains).collect();
             let end = &lines[lines.len().saturating_sub(10)..];
-            println!("--- what {} complains about\n{}", path.display(), end.join("\n"));
+            note(&format!("what {} complains about:\n{}", path.display(), end.join("\n")));
         }
     }
 }
