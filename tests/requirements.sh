@@ -3,8 +3,9 @@
 set -euo pipefail
 
 # What is looked for, and the package that has it.
-needs=(bash:bash cc:gcc c++:g++ make:make curl:curl jq:jq python3:python3 git:git strace:strace unshare:util-linux
-	setpriv:util-linux ipcrm:util-linux redis-server:redis-server psql:postgresql-client java:default-jre-headless mvn:maven)
+needs=(bash:bash cc:gcc c++:g++ make:make curl:curl jq:jq python3:python3 openssl:openssl git:git strace:strace
+	unshare:util-linux setpriv:util-linux ipcrm:util-linux redis-server:redis-server psql:postgresql-client java:default-jre-headless mvn:maven
+	kcat:kcat)
 # A chroot of what Debian stable has not; only root may make one and enter it.
 if ((EUID == 0)); then needs+=(mmdebstrap:mmdebstrap); fi
 missing=()
@@ -17,6 +18,9 @@ compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgres
 # Moves the clock of single processes; a library, so it is looked for as a file.
 compgen -G '/usr/lib*/*/faketime/libfaketimeMT.so.1' >/dev/null ||
 	compgen -G '/usr/lib*/faketime/libfaketimeMT.so.1' >/dev/null || missing+=(libfaketime)
+
+# Debian has the module that makes virtual environments apart from Python.
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 
 if ((${#missing[@]})); then
 	install=(apt-get install -y --no-install-recommends "${missing[@]}")

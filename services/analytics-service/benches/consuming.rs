@@ -1,7 +1,7 @@
 //! How many events a core counts: a topic is filled, then a consumer in this process catches up. CPU by getrusage, all
-//! threads of the process (Kafka's client and the embedded database in it; the broker is another process).
+//! threads of the process: Kafka's client and the embedded database are in it, the broker and PostgreSQL are not.
 //!
-//! `MLCTL_TEST_KAFKA_BROKERS=HOST:PORT cargo bench -p analytics-service -- [EVENTS] [USERS]`
+//! `MLCTL_TEST_KAFKA_BROKERS=HOST:PORT cargo bench -p analytics-service --bench consuming -- [EVENTS] [USERS] [postgresql]`
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a program for measuring")]
 
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use analytics_service::consumer::GROUP;
 use analytics_service::counting::Counting;
 use analytics_service::metrics::ConsumerMetrics;
+use analytics_service::store::postgres::PostgresStore;
 use analytics_service::store::sqlite::SqliteStore;
 use analytics_service::store::{AnalyticsStore, Partition};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -21,7 +22,8 @@ use service_kit::eventlog::{Headers, ML_EVENTS, NewRecord};
 use service_kit::events::Publish as _;
 use service_kit::health::Kind;
 use service_kit::kafka::{Consumer, Producer, Shown, dead_topic};
-use service_kit::testing::kafka;
+use service_kit::postgres::Pool;
+use service_kit::testing::{kafka, servers};
 use service_kit::{Base, Clock, Health, Metrics, Shutdown};
 use uuid::Uuid;
 
@@ -66,16 +68,20 @@ async fn main() {
     );
 
     let folder = tempfile::tempdir().unwrap();
-    let database = folder.path().join("database.db");
-    let migrations = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/sqlite");
-    service_kit::testing::migrate(&database, &migrations).unwrap();
-    let store = Arc::new(SqliteStore::new(&database));
+    let migrations = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+    let store: Arc<dyn AnalyticsStore> = if std::env::args().any(|argument| argument == "postgresql") {
+        let url = servers::postgresql(&migrations.join("postgres")).await.unwrap();
+        Arc::new(PostgresStore::new(Pool::new("postgresql", "bench", &url, 2).unwrap()))
+    } else {
+        let database = folder.path().join("database.db");
+        service_kit::testing::migrate(&database, &migrations.join("sqlite")).unwrap();
+        Arc::new(SqliteStore::new(&database))
+    };
     let metrics = ConsumerMetrics::register(&Metrics::new(), None);
     let identity = analytics_service::IDENTITY;
     let health = Health::new(identity, &Base::new(identity));
     let shown = Shown { lag: metrics.by_partition(), check: health.check("consumer", Kind::Info) };
-    let counting =
-        Arc::new(Counting::new(Arc::clone(&store) as Arc<dyn AnalyticsStore>, Clock::system(), metrics));
+    let counting = Arc::new(Counting::new(Arc::clone(&store), Clock::system(), metrics));
     let (trigger, shutdown) = Shutdown::channel();
     let (mut began, mut before, mut first) = (Instant::now(), cpu(), 0);
     let consumer = Consumer::new(&settings, ML_EVENTS, GROUP, counting, producer, shown).unwrap();

@@ -44,8 +44,8 @@ pub enum Unreadable {
     /// The type is no dotted word.
     #[error("the type must be words of a-z and _ joined by dots, at most {TYPE_MAX} characters")]
     Type,
-    /// The tenant is empty or too long.
-    #[error("the tenant must have 1 to {TENANT_MAX} characters")]
+    /// The tenant is empty or too long, or no database could keep it.
+    #[error("the tenant must have 1 to {TENANT_MAX} characters, none of them a control character")]
     Tenant,
 }
 
@@ -71,7 +71,9 @@ impl Event {
         if !is_type(&envelope.event_type) {
             return Err(Unreadable::Type);
         }
-        if envelope.tenant.is_empty() || envelope.tenant.len() > TENANT_MAX {
+        // PostgreSQL's text holds no NUL: such a tenant would fail its whole batch for ever.
+        let tenant = &envelope.tenant;
+        if tenant.is_empty() || tenant.len() > TENANT_MAX || tenant.chars().any(char::is_control) {
             return Err(Unreadable::Tenant);
         }
         let Envelope { id, event_type, tenant, user_id, at } = envelope;
@@ -141,7 +143,13 @@ mod tests {
         for text in ["", ".", "a.", "A.b", "a b", "a-b", &"a".repeat(65)] {
             assert_eq!(Event::read(&envelope(&json!({"type": text}))), Err(Unreadable::Type), "{text:?}");
         }
-        assert_eq!(Event::read(&envelope(&json!({"tenant": ""}))), Err(Unreadable::Tenant));
+        for tenant in ["", "a\0b", "a\nb", &"a".repeat(129)] {
+            assert_eq!(
+                Event::read(&envelope(&json!({"tenant": tenant}))),
+                Err(Unreadable::Tenant),
+                "{tenant:?}"
+            );
+        }
         assert!(matches!(Event::read(&json!("no object")), Err(Unreadable::Envelope(_))));
     }
 }

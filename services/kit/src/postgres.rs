@@ -19,6 +19,10 @@ use crate::pools::{ConnectionPool, Measures};
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection that idled longer is asked before it is used: the server may have closed it meanwhile.
 const CHECK_AFTER: Duration = Duration::from_secs(1);
+/// How long a whole call may take: longer than the server allows one statement, so its own verdict comes first.
+const CALL_LIMIT: Duration = Duration::from_secs(6);
+/// How long a connection that comes back may take to answer; a server that vanished never would.
+const RETURN_LIMIT: Duration = Duration::from_secs(2);
 /// Limits that the server itself keeps, by its own names.
 const LIMITS: [(&str, &str); 3] =
     [("statement_timeout", "5s"), ("lock_timeout", "3s"), ("idle_in_transaction_session_timeout", "10s")];
@@ -32,6 +36,14 @@ pub enum PostgresError {
     /// No connection came free, or none could be made, in time.
     #[error("no connection to {store} within {} ms", waited.as_millis())]
     Exhausted {
+        /// Name of the pool.
+        store: &'static str,
+        /// How long the call waited.
+        waited: Duration,
+    },
+    /// The server took what it was asked and did not answer; whether it was done is unknown.
+    #[error("{store} did not answer within {} ms", waited.as_millis())]
+    Silent {
         /// Name of the pool.
         store: &'static str,
         /// How long the call waited.
@@ -55,12 +67,13 @@ impl PostgresError {
     #[must_use]
     pub fn is_busy(&self) -> bool {
         match self {
-            Self::Exhausted { .. } => true,
+            Self::Exhausted { .. } | Self::Silent { .. } => true,
             Self::Statement(sqlx::Error::Database(error)) => {
                 // https://www.postgresql.org/docs/current/errcodes-appendix.html: connection exceptions, rollbacks
                 // (deadlock, serialization), insufficient resources, operator intervention, lock and other timeouts.
                 let code = error.code().unwrap_or_default();
-                ["08", "40", "53", "57", "55"].iter().any(|class| code.starts_with(class))
+                // 25006: the server became a standby after this connection was made.
+                ["08", "40", "53", "57", "55", "25006"].iter().any(|class| code.starts_with(class))
             }
             Self::Statement(error) => matches!(
                 error,
@@ -140,6 +153,16 @@ impl Pool {
                     Ok(connection.ping().await.is_ok())
                 })
             })
+            // Bounded here, because the pool's own question on return is not: connections to a server that vanished
+            // would stay out of the pool until the kernel gives them up, a quarter of an hour later.
+            .after_release(|connection, _| {
+                Box::pin(async move {
+                    match tokio::time::timeout(RETURN_LIMIT, connection.ping()).await {
+                        Ok(answered) => answered.map(|()| true),
+                        Err(_) => Err(sqlx::Error::PoolTimedOut),
+                    }
+                })
+            })
             .connect_lazy_with(options);
         Ok(Self(Arc::new(Inner { store, size: size.max(1), pool, measures: Measures::default() })))
     }
@@ -176,6 +199,19 @@ impl Pool {
         })
     }
 
+    /// Runs one whole call, from the connection to the commit, and gives it up when the server stays silent: a frozen
+    /// server closes no connection, and its own limits do not run either.
+    ///
+    /// # Errors
+    /// [`PostgresError::Silent`], or what `work` answers.
+    pub async fn bounded<T>(
+        &self,
+        work: impl Future<Output = Result<T, PostgresError>>,
+    ) -> Result<T, PostgresError> {
+        let silent = PostgresError::Silent { store: self.0.store, waited: CALL_LIMIT };
+        tokio::time::timeout(CALL_LIMIT, work).await.unwrap_or(Err(silent))
+    }
+
     /// Answers `Ok` when all these tables exist, else a sentence for a startup check: services never migrate their
     /// database themselves, they wait until it has been done.
     ///
@@ -192,7 +228,7 @@ impl Pool {
             .await?;
             Ok::<_, PostgresError>(missing)
         };
-        match missing.await {
+        match self.bounded(missing).await {
             Ok(None) => Ok(()),
             Ok(Some(table)) => Err(format!("waiting for the migrations: table {table} does not exist")),
             Err(error) => Err(crate::error::chain(&error)),
@@ -209,7 +245,7 @@ impl Pool {
             sqlx::query("SELECT 1").execute(&mut *connection).await?;
             Ok::<_, PostgresError>(())
         };
-        asked.await.map_err(|error| crate::error::chain(&error))
+        self.bounded(asked).await.map_err(|error| crate::error::chain(&error))
     }
 
     /// Closes every connection, at the end of a service.

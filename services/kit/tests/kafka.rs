@@ -1,6 +1,8 @@
 //! Publishing: one contract for the embedded log and Kafka, and what Kafka's producer does when brokers fail. The
 //! brokers that fail are librdkafka's own mock; the contract is kept by a real one.
 
+#![expect(clippy::unwrap_used, reason = "what is not as expected here fails the test")]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use service_kit::ApiError;
+use service_kit::postgres::PostgresError;
 use service_kit::sqlite::SqliteError;
 
 use crate::account::AccountError;
@@ -116,14 +117,9 @@ impl From<UserError> for ApiError {
                 "An account with this e-mail exists; sign in or register another e-mail.",
             ),
             UserError::Store(StoreError::Database { operation, source }) => {
-                let busy = source.downcast_ref::<SqliteError>().is_some_and(SqliteError::is_busy);
-                let source = StoreError::Database { operation, source };
-                if busy {
-                    Self::unavailable("store_busy", "The store is busy; try again.", QUEUE_RETRY)
-                        .with_source(source)
-                } else {
-                    Self::internal(source)
-                }
+                let busy = source.downcast_ref::<SqliteError>().is_some_and(SqliteError::is_busy)
+                    || source.downcast_ref::<PostgresError>().is_some_and(PostgresError::is_busy);
+                Self::of_store(busy, StoreError::Database { operation, source })
             }
             UserError::Hash(error @ HashError::Overloaded { .. }) => Self::unavailable(
                 "overloaded",
@@ -184,6 +180,9 @@ mod tests {
     #[test]
     fn every_refusal_has_its_status_and_code_and_says_when_to_come_back() {
         let throttled = UserError::Throttled { wait: Duration::from_millis(1_500) };
+        let database = |source| StoreError::Database { operation: "read a user", source: Box::new(source) };
+        let away = database(PostgresError::Exhausted { store: "postgresql", waited: Duration::from_secs(2) });
+        let corrupt = database(PostgresError::Corrupt { what: "a time", source: "too late".into() });
         let failed = |status| IntegrationError::Failed { operation: "exchange a code", status };
         for (error, status, code, retry_after) in [
             (UserError::Account(AccountError::Email), 422, "invalid_email", None),
@@ -200,6 +199,8 @@ mod tests {
             (UserError::Integration(IntegrationError::AccountTaken), 409, "ml_account_taken", None),
             (UserError::Integration(failed(StatusCode::BAD_GATEWAY)), 502, "integration_failed", None),
             (UserError::Store(StoreError::EmailTaken), 409, "email_taken", None),
+            (UserError::Store(away), 503, "store_busy", Some("1")),
+            (UserError::Store(corrupt), 500, "internal", None),
             (UserError::Hash(HashError::Overloaded { waiting: 9 }), 503, "overloaded", Some("1")),
             (UserError::Hash(HashError::WorkerLost), 500, "internal", None),
         ] {

@@ -26,7 +26,7 @@ const CLUSTER: &str = "bWxjdGwtdGVzdHMtaGVyZQ";
 pub struct Kafka {
     program: Program,
     port: u16,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Kafka {
@@ -53,7 +53,7 @@ impl Kafka {
         let mut program = Program::new("Kafka", line, folder.path(), PATIENCE, move || answers(port))
             .ending_by(Signal::SIGTERM, Signal::SIGKILL);
         program.start()?;
-        Ok(Self { program, port, _folder: folder })
+        Ok(Self { program, port, folder })
     }
 
     /// Returns its address.
@@ -102,6 +102,10 @@ impl Store for Kafka {
 
     fn programs(&mut self) -> Vec<&mut Program> {
         vec![&mut self.program]
+    }
+
+    fn folders(&self) -> Vec<PathBuf> {
+        vec![self.folder.path().to_path_buf()]
     }
 
     fn variables(&self) -> Vec<(&'static str, String)> {

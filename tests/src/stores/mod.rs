@@ -14,6 +14,8 @@
 //! What is downloaded or built goes to a folder below `target/` ([`cache`]) and is made once. Everything waits with a
 //! bound and says what it waited for; what fails says so as text, with the end of the server's own log.
 
+use std::path::PathBuf;
+
 mod cache;
 mod kafka;
 mod mongodb;
@@ -26,7 +28,7 @@ pub use cache::{interrupt, place};
 pub use kafka::Kafka;
 pub use mongodb::Mongodb;
 pub use postgresql::Postgresql;
-pub use program::Program;
+pub use program::{Program, wrapped};
 pub use redis::Redis;
 pub use sets::{Kind, prepare, start, start_all, together};
 
@@ -46,6 +48,9 @@ pub trait Store: Send {
 
     /// Its programs, in the order they start.
     fn programs(&mut self) -> Vec<&mut Program>;
+
+    /// The folders that hold all it keeps; they go with it.
+    fn folders(&self) -> Vec<PathBuf>;
 
     /// Variables that tell its address: those of the tests, then those of the services.
     fn variables(&self) -> Vec<(&'static str, String)>;

@@ -28,7 +28,7 @@ pub struct Mongodb {
     program: Program,
     port: u16,
     data: PathBuf,
-    _folders: [TempDir; 2],
+    folders: [TempDir; 2],
 }
 
 impl Mongodb {
@@ -79,7 +79,7 @@ impl Mongodb {
             .ending_by(Signal::SIGTERM, Signal::SIGKILL);
         program.start()?;
         let data = inside.path().join("data");
-        Ok(Self { keeper, program, port, data, _folders: [inside, folder] })
+        Ok(Self { keeper, program, port, data, folders: [inside, folder] })
     }
 
     /// Returns its address. To a client it is a set of one member.
@@ -96,6 +96,10 @@ impl Store for Mongodb {
 
     fn programs(&mut self) -> Vec<&mut Program> {
         vec![&mut self.keeper, &mut self.program]
+    }
+
+    fn folders(&self) -> Vec<PathBuf> {
+        self.folders.iter().map(|folder| folder.path().to_path_buf()).collect()
     }
 
     fn variables(&self) -> Vec<(&'static str, String)> {

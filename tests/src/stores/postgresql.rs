@@ -22,7 +22,7 @@ pub struct Postgresql {
     program: Program,
     port: u16,
     data: PathBuf,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Postgresql {
@@ -43,7 +43,7 @@ impl Postgresql {
         }
         let mut program = program("PostgreSQL", &bin, &data, folder.path(), port, &settings, None);
         program.start()?;
-        Ok(Self { program, port, data, _folder: folder })
+        Ok(Self { program, port, data, folder })
     }
 
     /// Returns its address; the user may make databases.
@@ -66,6 +66,10 @@ impl Store for Postgresql {
 
     fn programs(&mut self) -> Vec<&mut Program> {
         vec![&mut self.program]
+    }
+
+    fn folders(&self) -> Vec<PathBuf> {
+        vec![self.folder.path().to_path_buf()]
     }
 
     fn variables(&self) -> Vec<(&'static str, String)> {
@@ -107,8 +111,6 @@ pub(crate) fn settings(port: u16) -> Vec<String> {
         "unix_socket_directories=",
         "max_connections=300",
         "fsync=off",
-        "synchronous_commit=off",
-        "full_page_writes=off",
         // In its folder, which goes with it, whoever kills it.
         "dynamic_shared_memory_type=mmap",
     ]

@@ -40,7 +40,8 @@ pub struct Program {
 impl Program {
     /// Returns a program that is not started yet. It works in `folder`, logs to a file of its name there, and has
     /// `patience` to answer the question.
-    pub(crate) fn new(
+    #[must_use]
+    pub fn new(
         name: &str,
         line: Vec<OsString>,
         folder: &Path,
@@ -75,7 +76,10 @@ impl Program {
     }
 
     /// Starts it and waits until it answers.
-    pub(crate) fn start(&mut self) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// It ended, or does not answer in time.
+    pub fn start(&mut self) -> Result<(), String> {
         let Self { name, line, folder, log, .. } = self;
         let begun = || -> std::io::Result<(File, File)> {
             let file = OpenOptions::new().create(true).append(true).open(&*log)?;
@@ -123,12 +127,15 @@ impl Program {
     }
 
     /// Says whether it was started and has not ended.
-    pub(crate) fn runs(&mut self) -> bool {
+    pub fn runs(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
     /// Kills all its processes.
-    pub(crate) fn kill(&mut self) {
+    ///
+    /// # Panics
+    /// When one survives that.
+    pub fn kill(&mut self) {
         let Some(mut child) = self.child.take() else { return };
         // Who stands still starts no process that would be missed.
         tell(id(&child), Signal::SIGSTOP);
@@ -205,7 +212,8 @@ impl Drop for Program {
 }
 
 /// Returns the words that start a program so that it dies with us, and as nobody where we are root and it must not.
-pub(crate) fn wrapped(program: &Path, as_nobody: bool, chroot: Option<&Path>) -> Vec<OsString> {
+#[must_use]
+pub fn wrapped(program: &Path, as_nobody: bool, chroot: Option<&Path>) -> Vec<OsString> {
     let mut line: Vec<OsString> = Vec::new();
     if let Some(root) = chroot {
         line.extend(["chroot".into(), root.into()]);

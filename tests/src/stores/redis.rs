@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -23,8 +23,8 @@ pub(crate) const QUESTION: Duration = Duration::from_secs(1);
 pub struct Redis {
     program: Program,
     port: u16,
-    // After the program: it ends before its folder goes.
-    _folder: TempDir,
+    // After the program: that ends before its folder goes.
+    folder: TempDir,
 }
 
 impl Redis {
@@ -65,7 +65,7 @@ impl Redis {
             program.set_argument(&format!("--{name}"), value);
         }
         program.start()?;
-        Ok(Self { program, port, _folder: folder })
+        Ok(Self { program, port, folder })
     }
 
     /// Returns its address.
@@ -87,6 +87,10 @@ impl Store for Redis {
 
     fn programs(&mut self) -> Vec<&mut Program> {
         vec![&mut self.program]
+    }
+
+    fn folders(&self) -> Vec<PathBuf> {
+        vec![self.folder.path().to_path_buf()]
     }
 
     fn variables(&self) -> Vec<(&'static str, String)> {

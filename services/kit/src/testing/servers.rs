@@ -3,7 +3,7 @@
 //! A test that needs one is marked `#[ignore = "needs a real server: make e2e-services"]`, so that a run without servers
 //! counts it as ignored and never as passed; asked for without its server, it fails.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret as _, SecretString};
 use uuid::Uuid;
@@ -46,16 +46,32 @@ pub async fn postgresql(migrations: &Path) -> Result<SecretString, Failure> {
     maintenance.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await?;
     maintenance.close().await?;
     let url = replaced_path(&server, &name);
-    let mut database = PgConnection::connect(url.expose_secret()).await?;
-    for file in super::scripts(migrations, ".up.sql")? {
+    run_scripts(&url, super::scripts(migrations, ".up.sql")?).await?;
+    Ok(url)
+}
+
+/// Applies every `*.down.sql` of a folder to such a database, the newest first.
+///
+/// # Errors
+/// What the server or the folder refused.
+pub async fn postgresql_down(database: &SecretString, migrations: &Path) -> Result<(), Failure> {
+    let mut files = super::scripts(migrations, ".down.sql")?;
+    files.reverse();
+    run_scripts(database, files).await
+}
+
+async fn run_scripts(database: &SecretString, files: Vec<PathBuf>) -> Result<(), Failure> {
+    use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+    let mut connection = PgConnection::connect(database.expose_secret()).await?;
+    for file in files {
         let script = std::fs::read_to_string(&file)?;
-        database
+        connection
             .execute(AssertSqlSafe(script))
             .await
             .map_err(|error| format!("{}: {error}", file.display()))?;
     }
-    database.close().await?;
-    Ok(url)
+    connection.close().await?;
+    Ok(())
 }
 
 /// One of the Redis server's databases, most probably nobody else's.

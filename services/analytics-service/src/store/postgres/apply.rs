@@ -11,14 +11,21 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{micros, number};
-use crate::event::{Event, Owner};
+use crate::event::{Event, Owner, USER_DELETED};
 use crate::fold::{Effect, fold};
 use crate::store::{Applied, Batch, Counts, DeadLetter, Partition};
+
+/// Key of the advisory lock between erasures and counting: "analytic" as a number.
+const ERASURES: i64 = i64::from_be_bytes(*b"analytic");
 
 /// See [`crate::store::AnalyticsStore::apply`].
 pub(super) async fn apply(db: &mut PgConnection, batch: &Batch) -> Result<Applied, PostgresError> {
     let Batch { partition, records, at, .. } = batch;
     let at = micros(*at);
+    let erases = records
+        .iter()
+        .any(|record| record.content.as_ref().is_ok_and(|event| event.event_type == USER_DELETED));
+    bar_erasures(db, erases).await?;
     if locked_position(db, partition, at).await? != batch.after {
         return Ok(Applied::Moved);
     }
@@ -52,6 +59,16 @@ pub(super) async fn apply(db: &mut PgConnection, batch: &Batch) -> Result<Applie
     .execute(db)
     .await?;
     Ok(Applied::Done(counts))
+}
+
+/// Keeps erasures and counting apart until the transaction ends: an erasure waits for all batches under way and holds
+/// new ones up. Without it a batch of another partition could count for a user whose rows are just going, and neither
+/// transaction would see the other.
+async fn bar_erasures(db: &mut PgConnection, erases: bool) -> Result<(), PostgresError> {
+    let sql =
+        if erases { "SELECT pg_advisory_xact_lock($1)" } else { "SELECT pg_advisory_xact_lock_shared($1)" };
+    sqlx::query(sql).bind(ERASURES).execute(db).await?;
+    Ok(())
 }
 
 /// The position, whose row stays locked until the transaction ends; made when it is not there.

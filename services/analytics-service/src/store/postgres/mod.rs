@@ -16,6 +16,9 @@ use crate::query::{HourCount, Range};
 /// PostgreSQL's code for a table that is not there.
 const UNDEFINED_TABLE: &str = "42P01";
 
+/// Rows that one statement of a pruning removes.
+const PRUNED_AT_ONCE: i64 = 5_000;
+
 /// Counts in PostgreSQL.
 #[derive(Debug)]
 pub struct PostgresStore {
@@ -64,7 +67,7 @@ macro_rules! on_connection {
             let $db: &mut PgConnection = &mut held;
             Ok::<_, PostgresError>($work)
         };
-        work.await.map_err(classify($operation))
+        $self.pool.bounded(work).await.map_err(classify($operation))
     }};
 }
 
@@ -100,7 +103,7 @@ impl AnalyticsStore for PostgresStore {
             }
             Ok(applied)
         };
-        work.await.map_err(classify("store the effect of events"))
+        self.pool.bounded(work).await.map_err(classify("store the effect of events"))
     }
 
     async fn assign(
@@ -200,18 +203,42 @@ impl AnalyticsStore for PostgresStore {
     }
 
     async fn prune(&self, retention: Retention) -> Result<usize, StoreError> {
-        on_connection!(self, "prune old rows", |db| {
-            let mut removed = 0;
-            for (sql, limit) in [
-                ("DELETE FROM analytics_seen_events WHERE seen_at < $1", micros(retention.seen_before)),
-                ("DELETE FROM analytics_dead_events WHERE dead_at < $1", micros(retention.dead_before)),
-                ("DELETE FROM analytics_erased_users WHERE erased_at < $1", micros(retention.erased_before)),
-                ("DELETE FROM analytics_hours WHERE hour < $1", retention.hours_before),
-            ] {
-                removed += sqlx::query(sql).bind(limit).execute(&mut *db).await?.rows_affected();
+        let mut removed = 0;
+        for (sql, limit) in [
+            (
+                "DELETE FROM analytics_seen_events WHERE event_id IN (SELECT event_id FROM analytics_seen_events
+                 WHERE seen_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)",
+                micros(retention.seen_before),
+            ),
+            (
+                "DELETE FROM analytics_dead_events WHERE ctid = ANY(ARRAY(SELECT ctid FROM analytics_dead_events
+                 WHERE dead_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))",
+                micros(retention.dead_before),
+            ),
+            (
+                "DELETE FROM analytics_erased_users WHERE ctid = ANY(ARRAY(SELECT ctid FROM analytics_erased_users
+                 WHERE erased_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))",
+                micros(retention.erased_before),
+            ),
+            (
+                "DELETE FROM analytics_hours WHERE ctid = ANY(ARRAY(SELECT ctid FROM analytics_hours
+                 WHERE hour < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))",
+                retention.hours_before,
+            ),
+        ] {
+            // Some thousand rows at a time, each time a transaction of its own: a week's identities in one statement
+            // would outlast its limit, and rows that a batch holds are left for the next pruning.
+            loop {
+                let gone = on_connection!(self, "prune old rows", |db| {
+                    sqlx::query(sql).bind(limit).bind(PRUNED_AT_ONCE).execute(db).await?.rows_affected()
+                })?;
+                removed += gone;
+                if gone < PRUNED_AT_ONCE.unsigned_abs() {
+                    break;
+                }
             }
-            usize::try_from(removed).unwrap_or(usize::MAX)
-        })
+        }
+        Ok(usize::try_from(removed).unwrap_or(usize::MAX))
     }
 
     async fn check(&self) -> Result<(), StoreError> {
@@ -222,47 +249,4 @@ impl AnalyticsStore for PostgresStore {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-    use std::sync::Arc;
-
-    use service_kit::testing::servers;
-
-    use super::*;
-    use crate::store::contract;
-
-    fn migrations() -> &'static Path {
-        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/postgres"))
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    #[ignore = "needs a real server: make e2e-services"]
-    async fn postgresql_keeps_the_contract() {
-        contract::run(|| async {
-            let url = servers::postgresql(migrations()).await.unwrap();
-            let pool = Pool::new("postgresql", "test", &url, 8).unwrap();
-            Arc::new(PostgresStore::new(pool)) as Arc<dyn AnalyticsStore>
-        })
-        .await;
-    }
-
-    #[tokio::test]
-    #[ignore = "needs a real server: make e2e-services"]
-    async fn a_missing_migration_is_told_as_such() {
-        let nothing = tempfile::tempdir().unwrap();
-        std::fs::write(nothing.path().join("0001_nothing.up.sql"), "SELECT 1;").unwrap();
-        let url = servers::postgresql(nothing.path()).await.unwrap();
-        let store = PostgresStore::new(Pool::new("postgresql", "test", &url, 1).unwrap());
-        assert!(matches!(store.check().await, Err(StoreError::NotMigrated { .. })));
-        assert!(store.migrated().await.unwrap_err().contains("analytics_"));
-    }
-
-    #[tokio::test]
-    async fn a_server_that_is_away_is_unavailable() {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let url = format!("postgresql://nobody:secret@127.0.0.1:{port}/none").into();
-        let store = PostgresStore::new(Pool::new("postgresql", "test", &url, 1).unwrap());
-        let error = store.check().await.unwrap_err();
-        assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
-    }
-}
+mod tests;

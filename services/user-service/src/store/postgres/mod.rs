@@ -1,7 +1,8 @@
 //! [`AccountStore`] on PostgreSQL.
 //!
-//! Transactions are READ COMMITTED: what must not change under them is locked by its row, sessions before what hangs on
-//! them, so that two callers queue and never wait for each other in a circle.
+//! Transactions are READ COMMITTED: what must not change under them is locked by its row, users before sessions before
+//! what hangs on them, so that two callers queue and never wait for each other in a circle. Who wants many rows of many
+//! sessions, the sweep, waits for none of them.
 
 mod follow_ups;
 mod rows;
@@ -51,7 +52,7 @@ macro_rules! on_connection {
             let $db = &mut *held;
             Ok::<_, PostgresError>($work)
         };
-        work.await.map_err(failed($operation))
+        $self.pool.bounded(work).await.map_err(failed($operation))
     }};
 }
 
@@ -65,7 +66,7 @@ macro_rules! in_transaction {
             open.commit().await?;
             Ok::<_, PostgresError>(value)
         };
-        work.await.map_err(failed($operation))
+        $self.pool.bounded(work).await.map_err(failed($operation))
     }};
 }
 
@@ -253,6 +254,6 @@ impl AccountStore for PostgresAccounts {
     }
 
     async fn sweep(&self, now: Timestamp) -> Result<usize, StoreError> {
-        on_connection!(self, "remove expired sessions", |db| sessions::sweep(db, now).await?)
+        in_transaction!(self, "remove expired sessions", |db| sessions::sweep(db, now).await?)
     }
 }

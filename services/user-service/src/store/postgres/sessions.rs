@@ -9,6 +9,9 @@ use super::{rows, users};
 use crate::random::TokenHash;
 use crate::store::{NewSession, Rotation};
 
+/// Rows that one sweep removes of a table: what is more waits for the next, and a short transaction holds nobody up.
+const SWEPT_AT_ONCE: i64 = 5_000;
+
 /// Begins a session with its first token.
 pub(super) async fn begin(
     db: &mut PgConnection,
@@ -35,7 +38,8 @@ pub(super) async fn rotate(
 ) -> Result<Rotation, PostgresError> {
     let locked: Option<(Uuid, Uuid, bool)> = sqlx::query_as(
         "SELECT s.id, s.user_id, s.revoked_at IS NOT NULL FROM user_sessions s
-         WHERE s.id = (SELECT t.session_id FROM refresh_tokens t WHERE t.token_hash = $1) FOR UPDATE OF s",
+         WHERE s.id = (SELECT t.session_id FROM refresh_tokens t WHERE t.token_hash = $1)
+         FOR NO KEY UPDATE OF s",
     )
     .bind(presented.as_bytes())
     .fetch_optional(&mut *db)
@@ -55,7 +59,8 @@ pub(super) async fn rotate(
         revoke(db, session_id, now).await?;
         return Ok(Rotation::Reused { session_id });
     }
-    let Some(user) = users::find_and_keep(db, user_id).await? else { return Ok(Rotation::Refused) };
+    // Read without a lock: whoever removes the user waits for the session, and comes after us.
+    let Some(user) = users::find(db, user_id).await? else { return Ok(Rotation::Refused) };
     sqlx::query("UPDATE refresh_tokens SET used_at = $2 WHERE token_hash = $1")
         .bind(presented.as_bytes())
         .bind(rows::millis(now))
@@ -93,32 +98,39 @@ pub(super) async fn is_live(db: &mut PgConnection, id: Uuid) -> Result<bool, Pos
     Ok(live)
 }
 
-/// Removes what expired. Each statement is one short transaction of its own: it locks many rows.
+/// Removes what expired, some thousand rows at a time; rows in somebody's hands are left for the next sweep. A token goes
+/// only with its session locked: nobody rotates it meanwhile, and a session that lost its last one goes too.
 pub(super) async fn sweep(db: &mut PgConnection, now: Timestamp) -> Result<usize, PostgresError> {
-    let mut removed = 0;
-    let mut tokens = 0;
-    for (table, sql) in [
-        ("consents", "DELETE FROM ml_connection_states WHERE expires_at <= $1"),
-        ("tokens", "DELETE FROM refresh_tokens WHERE expires_at <= $1"),
-    ] {
-        let gone = sqlx::query(sql).bind(rows::millis(now)).execute(&mut *db).await?.rows_affected();
-        removed += gone;
-        if table == "tokens" {
-            tokens = gone;
-        }
-    }
-    // Only sessions that just lost a token can have become empty; without one, the search is spared. A session that
-    // begins meanwhile gets its first token in the same transaction, so it is never seen without.
-    if tokens > 0 {
-        removed += sqlx::query(
-            "DELETE FROM user_sessions s
-             WHERE NOT EXISTS (SELECT 1 FROM refresh_tokens t WHERE t.session_id = s.id)",
-        )
-        .execute(&mut *db)
-        .await?
-        .rows_affected();
-    }
-    Ok(usize::try_from(removed).unwrap_or(usize::MAX))
+    let consents = sqlx::query(
+        "DELETE FROM ml_connection_states WHERE state_hash IN (
+             SELECT state_hash FROM ml_connection_states WHERE expires_at <= $1 LIMIT $2 FOR UPDATE SKIP LOCKED)",
+    )
+    .bind(rows::millis(now))
+    .bind(SWEPT_AT_ONCE)
+    .execute(&mut *db)
+    .await?
+    .rows_affected();
+    let of_sessions: Vec<Uuid> = sqlx::query_scalar(
+        "WITH late AS (
+             SELECT t.token_hash FROM refresh_tokens t JOIN user_sessions s ON s.id = t.session_id
+             WHERE t.expires_at <= $1 ORDER BY t.expires_at LIMIT $2 FOR UPDATE SKIP LOCKED
+         )
+         DELETE FROM refresh_tokens t USING late WHERE t.token_hash = late.token_hash RETURNING t.session_id",
+    )
+    .bind(rows::millis(now))
+    .bind(SWEPT_AT_ONCE)
+    .fetch_all(&mut *db)
+    .await?;
+    let tokens = of_sessions.len();
+    let sessions = sqlx::query(
+        "DELETE FROM user_sessions s WHERE s.id = ANY($1)
+         AND NOT EXISTS (SELECT 1 FROM refresh_tokens t WHERE t.session_id = s.id)",
+    )
+    .bind(of_sessions)
+    .execute(&mut *db)
+    .await?
+    .rows_affected();
+    Ok(tokens + usize::try_from(consents + sessions).unwrap_or(usize::MAX))
 }
 
 async fn insert_token(

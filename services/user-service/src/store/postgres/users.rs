@@ -68,8 +68,14 @@ pub(super) async fn find_and_keep(db: &mut PgConnection, id: Uuid) -> Result<Opt
     found.map(user).transpose()
 }
 
-/// Removes a user and, by the foreign keys, all that is theirs; false if there is none.
+/// Removes a user and, by the foreign keys, all that is theirs; false if there is none. The user's row is locked first,
+/// then the sessions', and only then what hangs on them goes.
 pub(super) async fn delete(db: &mut PgConnection, id: Uuid) -> Result<bool, PostgresError> {
+    sqlx::query("SELECT FROM users WHERE id = $1 FOR UPDATE").bind(id).execute(&mut *db).await?;
+    sqlx::query("SELECT FROM user_sessions WHERE user_id = $1 ORDER BY id FOR UPDATE")
+        .bind(id)
+        .execute(&mut *db)
+        .await?;
     let deleted = sqlx::query("DELETE FROM users WHERE id = $1").bind(id).execute(db).await?;
     Ok(deleted.rows_affected() == 1)
 }
