@@ -56,6 +56,41 @@ async fn many_callers_share_one_load() {
     assert_eq!(loads.load(Ordering::SeqCst), 1);
 }
 
+/// So many ask at once for an item that nobody has.
+const STAMPEDE: usize = 1_000;
+
+/// Loads of each process, when a thousand callers of each ask at the same moment.
+async fn stampede(caches: &[Arc<ItemCache>]) -> Vec<u32> {
+    let barrier = Arc::new(Barrier::new(caches.len() * STAMPEDE));
+    let loads: Vec<Arc<AtomicU32>> = caches.iter().map(|_| Arc::default()).collect();
+    let tasks: Vec<_> = caches
+        .iter()
+        .zip(&loads)
+        .flat_map(|(cache, loads)| (0..STAMPEDE).map(move |_| (Arc::clone(cache), Arc::clone(loads))))
+        .map(|(cache, loads)| {
+            let barrier = Arc::clone(&barrier);
+            tokio::spawn(async move {
+                barrier.wait().await;
+                let load = async {
+                    loads.fetch_add(1, Ordering::SeqCst);
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    Ok(json!({ "id": "MLA1" }))
+                };
+                assert_eq!(cache.get(7, &id(), load).await.unwrap().item.unwrap()["id"], "MLA1");
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    loads.iter().map(|loads| loads.load(Ordering::SeqCst)).collect()
+}
+
+#[tokio::test]
+async fn a_stampede_on_a_cold_item_is_one_load() {
+    assert_eq!(stampede(&[Bench::new().await.cache()]).await, [1]);
+}
+
 #[tokio::test]
 async fn owners_never_see_each_others_copy() {
     let bench = Bench::new().await;
@@ -146,4 +181,118 @@ async fn the_ratio_is_hits_over_lookups() {
         read(&cache, 7, Ok(json!(1))).await;
     }
     assert!((bench.metrics.cache_ratio.get(&["l1"]) - 0.75).abs() < 1e-9);
+}
+
+/// Processes that share a Redis, each with a connection of its own.
+mod redis {
+    use service_kit::redis::Redis;
+    use service_kit::testing::{RedisServer, eventually, servers};
+
+    use super::*;
+    use crate::store::RedisCache;
+
+    fn process(url: &secrecy::SecretString) -> (Arc<ItemCache>, Metrics) {
+        let redis = Redis::new("redis", url, Duration::from_millis(500)).unwrap();
+        let metrics = Metrics::register(&service_kit::Metrics::new());
+        let store = Arc::new(RedisCache::new(redis));
+        (Arc::new(ItemCache::new(store, Clock::system(), metrics.clone(), || 0.5)), metrics)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "needs a real server: make e2e-services"]
+    async fn a_stampede_is_at_most_one_load_in_each_process_and_none_when_it_is_warm() {
+        let url = servers::redis();
+        let processes: Vec<_> = (0..3).map(|_| process(&url).0).collect();
+        let loads = stampede(&processes).await;
+        assert!(loads.iter().all(|loads| *loads <= 1) && loads.iter().sum::<u32>() >= 1, "{loads:?}");
+        let late: Vec<_> = (0..2).map(|_| process(&url).0).collect();
+        assert_eq!(stampede(&late).await, [0, 0]);
+    }
+
+    #[tokio::test]
+    #[ignore = "needs a real server: make e2e-services"]
+    async fn owners_never_see_each_others_copy_in_the_second_tier() {
+        let url = servers::redis();
+        read(&process(&url).0, 7, Ok(json!({ "available_quantity": 3 }))).await;
+        let other = process(&url).0;
+        let (item, freshness) = read(&other, 8, Ok(json!({ "price": 1 }))).await;
+        assert_eq!((item, freshness), (Some(json!({ "price": 1 })), Freshness::Miss));
+        let (item, freshness) = read(&other, 7, Err(away())).await;
+        assert_eq!((item, freshness), (Some(json!({ "available_quantity": 3 })), Freshness::Hit));
+    }
+
+    #[tokio::test]
+    #[ignore = "needs a real server: make e2e-services"]
+    async fn a_load_that_another_process_invalidated_is_not_kept() {
+        let url = servers::redis();
+        let (reader, elsewhere) = (process(&url).0, process(&url).0);
+        let (begun, has_begun) = oneshot::channel();
+        let (go_on, may_go_on) = oneshot::channel::<()>();
+        let reading = tokio::spawn({
+            let reader = Arc::clone(&reader);
+            async move {
+                let load = async move {
+                    begun.send(()).unwrap();
+                    may_go_on.await.unwrap();
+                    Ok(json!("old"))
+                };
+                reader.get(7, &id(), load).await.unwrap().item.unwrap()
+            }
+        });
+        has_begun.await.unwrap();
+        elsewhere.invalidate(7, &id()).await;
+        go_on.send(()).unwrap();
+        assert_eq!(*reading.await.unwrap(), json!("old"));
+        for process in [reader, elsewhere, process(&url).0] {
+            assert_ne!(read(&process, 7, Ok(json!("new"))).await.0, Some(json!("old")));
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "needs a real server: make e2e-services"]
+    async fn other_processes_drop_their_own_copy_at_once() {
+        // One of its own: an item's name is all that is told, and other tests use the same.
+        let server = RedisServer::start(&[]).unwrap();
+        let (reader, elsewhere) = (process(&server.url()).0, process(&server.url()).0);
+        let hearing = tokio::spawn(Arc::clone(&reader).run());
+        eventually("a copy that stays", async || {
+            read(&reader, 7, Ok(json!("old"))).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            (read(&reader, 7, Err(away())).await.1 == Freshness::Hit).then_some(())
+        })
+        .await;
+        elsewhere.invalidate(7, &id()).await;
+        let begun = Instant::now();
+        eventually("the new value", async || {
+            (read(&reader, 7, Ok(json!("new"))).await.0 == Some(json!("new"))).then_some(())
+        })
+        .await;
+        assert!(begun.elapsed() < Duration::from_secs(1), "its own life is longer: {:?}", begun.elapsed());
+        hearing.abort();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "needs a real server: make e2e-services"]
+    async fn an_invalidation_while_the_server_is_away_is_made_good() {
+        let mut server = RedisServer::start(&[("appendonly", "yes")]).unwrap();
+        let (reader, metrics) = process(&server.url());
+        let telling = tokio::spawn(Arc::clone(&reader).run());
+        read(&reader, 7, Ok(json!("old"))).await;
+        server.pause();
+        let begun = Instant::now();
+        reader.invalidate(7, &id()).await;
+        assert_eq!(read(&reader, 7, Ok(json!("new"))).await.0, Some(json!("new")));
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        server.resume();
+        // A process that has nothing of its own: what it sees is the server's.
+        eventually("the server's copy to go", async || {
+            let seen = read(&process(&server.url()).0, 7, Ok(json!("newer"))).await.0;
+            (seen == Some(json!("newer"))).then_some(())
+        })
+        .await;
+        assert_eq!(metrics.cache_failures.get(&["redis"]), 0, "what is owed is not asked for");
+        server.kill();
+        assert_eq!(read(&process(&server.url()).0, 7, Ok(json!("alone"))).await.0, Some(json!("alone")));
+        telling.abort();
+    }
 }

@@ -126,7 +126,7 @@ async fn listings_have_one_answer_per_key(store: &dyn Store) {
 }
 
 /// Limits: all or none, and what was granted elsewhere is charged.
-async fn limits_are_taken_together(limits: &dyn LimitStore, advance: impl AsyncFn(Duration)) {
+pub(super) async fn limits_are_taken_together(limits: &dyn LimitStore, advance: impl AsyncFn(Duration)) {
     // 20 in 2 s with a burst of 2, and 200 with one of 20.
     let take = |key: &str, limit| Take {
         key: key.into(),
@@ -163,7 +163,7 @@ async fn limits_are_taken_together(limits: &dyn LimitStore, advance: impl AsyncF
 }
 
 /// Cache: soft and hard limits, one refresher, and no value older than an invalidation.
-async fn the_cache_respects_invalidations(cache: &dyn CacheStore) {
+pub(super) async fn the_cache_respects_invalidations(cache: &dyn CacheStore) {
     let value = |text: &str| Cached { value: text.into(), soft_until: 100_000, hard_until: 200_000 };
     let (none, epoch) = cache.cached("k", "s", 0).await.unwrap();
     assert_eq!(none, None);

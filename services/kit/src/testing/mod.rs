@@ -3,11 +3,13 @@
 mod collector;
 pub mod kafka;
 mod logs;
+mod redis_server;
 pub mod servers;
 mod wire;
 
 pub use collector::{Collector, SeenSpan};
 pub use logs::Logs;
+pub use redis_server::RedisServer;
 pub use wire::{Reply, Wire};
 
 use std::net::SocketAddr;

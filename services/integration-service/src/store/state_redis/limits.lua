@@ -15,6 +15,7 @@ local since, seen = tonumber(head[2]), tonumber(head[3]) or 0
 local function reopen()
   since = now + grace
   redis.call('HSET', key, '=run', run, '=since', whole(since))
+  redis.call('PEXPIRE', key, ARGV[3])
 end
 -- Lost (flushed, evicted, restarted empty), perhaps in part (restarted, failed over), or of a clock that went back.
 if head[1] ~= run or not since or since > now + grace then reopen() end

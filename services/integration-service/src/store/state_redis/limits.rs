@@ -28,7 +28,7 @@ use crate::limiter::gcra::{Bucket, HOUR_US};
 use crate::store::{LimitStore, Owed, Rejoined, StoreError, Take, Taken};
 
 /// The one key; the braces keep its slot when more keys join it.
-const BOOKS: &str = "ml:{limits}";
+pub(super) const BOOKS: &str = "ml:{limits}";
 /// How long new books stay closed: every process has noticed by then, since each asks again within a tenth of a second.
 pub const GRACE: Duration = Duration::from_millis(500);
 /// Unused books are forgotten after a day; fields of idle users go by [`LimitStore::purge`].

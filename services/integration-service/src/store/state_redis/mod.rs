@@ -14,3 +14,6 @@ use super::StoreError;
 fn failed(operation: &'static str, error: RedisError) -> StoreError {
     StoreError { operation, busy: error.is_away(), source: Box::new(error) }
 }
+
+#[cfg(test)]
+mod tests;
