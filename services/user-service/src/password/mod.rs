@@ -1,7 +1,7 @@
 //! Password hashing with a bound on its cost.
 //!
 //! One argon2id hash costs as much as about 1,500 ordinary requests and 19 MiB, so a login flood on an unbounded
-//! thread pool is an out-of-memory kill. [`Hasher`] therefore has as many workers as cores, each with a block buffer
+//! thread pool is an out-of-memory kill. [`Hasher`] therefore has fewer workers than cores, each with a block buffer
 //! that is kept between hashes (half of the cost of a fresh one is page faults), and a short queue before them; a
 //! caller beyond the queue is told to come back.
 
