@@ -85,6 +85,7 @@ on_real_servers() {
 	local selection=()
 	if [[ $length != e2e-* ]]; then selection=(--workspace --all-features --exclude mlctl-tests); fi
 	stage "services, real servers" "$stores" run --only "$kinds" -- bash tests/real-servers.sh "${selection[@]}"
+	stage "deploy --stores real" "$cargo" test -p mlctl-tests --test local -- --ignored servers:: --test-threads=1 --show-output
 	stage "stores and the journey" "$cargo" test -p mlctl-tests --test services -- \
 		--test-threads=1 --show-output "${cases[@]}"
 }

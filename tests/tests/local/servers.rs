@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use mlctl_tests::{Sandbox, ask, eventually, get, item, kill, of_folder};
+use mlctl_tests::{Sandbox, ask, eventually, get, item, kill, of_folder, repository};
 use serde_json::Value;
 
 use crate::{FRONT, assert_settled};
@@ -18,9 +18,10 @@ fn sandbox() -> Sandbox {
     Sandbox::of_fixture("servers", &[])
 }
 
-/// The state folder of the fixture's system.
+/// The state folder of the fixture's system, or of the shipped one.
 fn state(sandbox: &Sandbox) -> PathBuf {
-    sandbox.local().join("visit-shop")
+    let shipped = sandbox.local().join("ml-ecosystem");
+    if shipped.exists() { shipped } else { sandbox.local().join("visit-shop") }
 }
 
 fn json(path: &Path) -> Value {
@@ -60,7 +61,7 @@ fn redis(sandbox: &Sandbox, store: &str, words: &[&str]) -> String {
 
 /// Visits the shop once; returns what each of its stores has counted.
 async fn visit(sandbox: &Sandbox) -> Result<[u64; 3], String> {
-    let answer = ask(&format!("{}/visit", sandbox.url(FRONT))).await.map_err(|error| error.to_string())?;
+    let answer = ask(&format!("{}/visit", sandbox.url(FRONT))).await?;
     let counts: Vec<u64> = answer.body.split_whitespace().filter_map(|word| word.parse().ok()).collect();
     let counts = <[u64; 3]>::try_from(counts);
     counts.ok().filter(|_| answer.status == 200).ok_or_else(|| format!("{}: {}", answer.status, answer.body))
@@ -242,5 +243,80 @@ async fn releases_go_between_real_and_embedded_stores_and_back() {
     assert_settled(&sandbox.query(&["status"]).await);
     assert_eq!(visit(&sandbox).await, Ok([4, 4, 4]));
     sandbox.mlctl(&["deploy"]).await.ends(0).says("nothing to change");
+    sandbox.end().await;
+}
+
+/// What the shipped system keeps, asked of the server itself.
+fn shipped_row(sandbox: &Sandbox, text: &str) -> String {
+    let (port, name) = (port(sandbox, "postgresql"), "ml_ecosystem");
+    let words = ["-XAtq", "-h", "127.0.0.1", "-p", &port, "-U", name, "-d", name, "-c", text];
+    let output =
+        Command::new("psql").args(words).env("PGPASSWORD", password(sandbox, "postgresql")).output().unwrap();
+    assert!(output.status.success(), "{text}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// Runs the script that README tells people to run, as soon as calls to MercadoLibre are let through: for about two
+/// minutes after the limits' Redis has begun anew every quota counts as used up, since nobody knows what was used.
+async fn journey(gateway: &str) {
+    eventually("the journey to get through", Duration::from_secs(240), async || {
+        let mut script = tokio::process::Command::new("bash");
+        script.arg(repository().join("tests/journey.sh")).arg(gateway).stdin(std::process::Stdio::null());
+        let output = script.output().await.unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (told, talk) = (text(&output.stdout), text(&output.stderr));
+        if output.status.success() && told.contains("analytics") {
+            return Ok(());
+        }
+        assert!(talk.contains("429"), "{}\n{told}{talk}", output.status);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        Err(format!("{told}{talk}"))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the programs of PostgreSQL and Redis: make e2e-services"]
+async fn the_shipped_system_runs_on_real_stores() {
+    let sandbox = Sandbox::of_shipped();
+    let gateway = sandbox.url(8080);
+    let limit = Duration::from_secs(300);
+    let line = "stores: real (postgresql, redis and redis-state); mongodb and kafka stay embedded";
+    sandbox.mlctl_within(limit, &["deploy", "--stores", "real"]).await.ends(0).says(line);
+    assert_settled(&sandbox.query(&["status"]).await);
+    journey(&gateway).await;
+    assert_ne!(shipped_row(&sandbox, "SELECT count(*) FROM users"), "0");
+    let keys = redis(&sandbox, "redis-state", &["DBSIZE"]);
+    assert!(keys.parse::<u32>().is_ok_and(|keys| keys > 0), "{keys}");
+    sandbox.mlctl(&["db", "status"]).await.ends(0).says("integration-service").says("analytics-service");
+
+    // All of them killed: the journey goes on, on the same data, and no service is started again for it.
+    let stores = ["postgresql", "redis", "redis-state"];
+    let killed = stores.map(|store| process(&sandbox, store).unwrap());
+    killed.into_iter().for_each(kill);
+    eventually("other servers to run", Duration::from_secs(30), async || {
+        let status = sandbox.query(&["status"]).await;
+        let other = stores
+            .iter()
+            .zip(killed)
+            .all(|(store, pid)| process(&sandbox, store).is_some_and(|now| now != pid));
+        let current = stores.iter().all(|store| item(&status, store)["status"] == "current");
+        if other && current { Ok(()) } else { Err(format!("{status:#}")) }
+    })
+    .await;
+    eventually("the system to be healthy again", Duration::from_secs(30), async || {
+        let health = get(&format!("{gateway}/health")).await;
+        if health.status == 200 { Ok(()) } else { Err(format!("{}: {}", health.status, health.body)) }
+    })
+    .await;
+    journey(&gateway).await;
+    for service in ["user-service", "integration-service", "analytics-service"] {
+        let status = sandbox.query(&["status", service]).await;
+        let restarts = status["replicas"].as_array().unwrap().iter().map(|r| r["restarts"].as_u64().unwrap());
+        assert_eq!(restarts.sum::<u64>(), 0, "{status:#}");
+    }
+    sandbox.mlctl(&["deploy"]).await.ends(0).says("nothing to change");
+    sandbox.mlctl_within(limit, &["deploy", "--stores", "embedded"]).await.ends(0).says_not("stores: real");
+    crate::shipped::journey(&gateway).await;
     sandbox.end().await;
 }

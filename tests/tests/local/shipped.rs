@@ -78,7 +78,7 @@ async fn the_shipped_system_deploys_from_nothing_and_serves() {
 }
 
 /// Runs the script that README tells people to run.
-async fn journey(gateway: &str) {
+pub(crate) async fn journey(gateway: &str) {
     let mut script = tokio::process::Command::new("bash");
     script.arg(repository().join("tests/journey.sh")).arg(gateway).stdin(Stdio::null());
     let output = tokio::time::timeout(Duration::from_secs(60), script.output()).await.unwrap().unwrap();

@@ -111,7 +111,8 @@ fn redis_without_a_log_forgets() {
 
 #[test]
 fn redis_evicts_and_closes_as_it_is_set() {
-    let mut server = Redis::start_with(&[("maxmemory", "16mb"), ("maxmemory-policy", "allkeys-lru")]).unwrap();
+    let mut server =
+        Redis::start_with(&[("maxmemory", "16mb"), ("maxmemory-policy", "allkeys-lru")]).unwrap();
     let url = server.url();
     // Twice as much as it may have.
     let fill = || {

@@ -184,10 +184,10 @@ fn succeed(command: &mut Command, input: &str) -> Result<(), AgentError> {
     if status.success() { Ok(()) } else { Err(failed(io::Error::other(status.to_string()))) }
 }
 
-/// Says a sentence to the log.
-#[expect(clippy::print_stderr, reason = "the log of the replica is all there is to talk to")]
+/// Says a sentence to the log of the replica; one that cannot be written is lost.
 fn say(text: &str) {
-    eprintln!("mlctl: {text}");
+    use std::io::Write as _;
+    let _ = writeln!(io::stderr(), "mlctl: {text}");
 }
 
 /// Refuses a value that would end its line in a configuration or a statement.

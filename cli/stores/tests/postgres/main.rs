@@ -81,8 +81,9 @@ struct Database {
 
 impl Database {
     async fn new(name: &str) -> Self {
-        let server = std::env::var("MLCTL_TEST_POSTGRESQL_URL")
-            .expect("MLCTL_TEST_POSTGRESQL_URL is not set: make e2e-services starts a server");
+        let server = std::env::var("MLCTL_TEST_POSTGRESQL_URL").unwrap_or_else(|_| {
+            panic!("MLCTL_TEST_POSTGRESQL_URL is not set: make e2e-services starts a server")
+        });
         let (begin, _) = server.rsplit_once('/').unwrap();
         let name = format!("migrations_{name}_{}", std::process::id());
         let mut maintenance = PgConnection::connect(&server).await.unwrap();
