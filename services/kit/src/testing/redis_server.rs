@@ -83,6 +83,14 @@ impl RedisServer {
         }
     }
 
+    /// Throws away what it keeps on disk, while it does not run.
+    pub fn forget(&self) {
+        for name in ["appendonlydir", "dump.rdb"] {
+            let path = self.folder.join(name);
+            let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+        }
+    }
+
     /// Stops it where it is: connections stay, answers do not come.
     pub fn pause(&self) {
         self.signal(Signal::SIGSTOP);

@@ -50,8 +50,10 @@ if op == 'look' then
 end
 
 if op == 'rejoin' then
-  -- Nobody was served while the caller was away: others were away too, and their local shares still run.
-  if now >= since and tonumber(ARGV[4]) > 0 and seen < now - tonumber(ARGV[4]) then reopen() end
+  -- Nobody was served while the caller was away, and nobody began anew: others were away too, and their local shares
+  -- still run.
+  local left = now - tonumber(ARGV[4])
+  if left < now and seen < left and since < left then reopen() end
   for i = 5, #ARGV, 4 do
     local bucket = read(ARGV[i], tonumber(ARGV[i + 2]))
     local calls = tonumber(ARGV[i + 3])
