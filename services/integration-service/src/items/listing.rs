@@ -74,7 +74,10 @@ impl Items {
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::warn!(error = service_kit::error::chain(&error), "a listing in doubt was not looked for");
+                    tracing::warn!(
+                        error = service_kit::error::chain(&error),
+                        "a listing in doubt was not looked for"
+                    );
                     self.store.doubt_listing(who.user_id, key).await?;
                     return Err(Error::ListingInDoubt(Box::new(error)));
                 }
@@ -101,7 +104,10 @@ impl Items {
                 Ok(Listed { status: answer.status, item, replayed: false })
             }
             Err(Error::Ml(error)) if error.may_have_happened() => {
-                tracing::warn!(error = service_kit::error::chain(&error), "whether an item was listed is unknown");
+                tracing::warn!(
+                    error = service_kit::error::chain(&error),
+                    "whether an item was listed is unknown"
+                );
                 self.store.doubt_listing(who.user_id, key).await?;
                 Err(Error::ListingInDoubt(Box::new(error.into())))
             }

@@ -163,7 +163,12 @@ impl Fleet {
     }
 
     fn address(&self, process: usize) -> String {
-        self.processes[process].url().to_string().trim_start_matches("http://").trim_end_matches('/').to_owned()
+        self.processes[process]
+            .url()
+            .to_string()
+            .trim_start_matches("http://")
+            .trim_end_matches('/')
+            .to_owned()
     }
 
     /// All of MercadoLibre's books.
@@ -190,7 +195,11 @@ impl Fleet {
             if health["notifications_waiting"] == 0 && open.is_empty() {
                 return;
             }
-            assert!(Instant::now() < until, "{} notifications, unacknowledged {open:?}", health["notifications_waiting"]);
+            assert!(
+                Instant::now() < until,
+                "{} notifications, unacknowledged {open:?}",
+                health["notifications_waiting"]
+            );
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
@@ -209,8 +218,9 @@ impl Fleet {
         let page = self.scraped().await;
         let mut counts = BTreeMap::<u64, u64>::new();
         for line in page.lines().filter(|line| line.starts_with("ml_api_request_duration_seconds_bucket")) {
-            let (_, rest) = line.split_once("le=\"").unwrap();
-            let (bound, count) = rest.split_once("\"} ").unwrap();
+            let (_, bound) = line.split_once("le=\"").unwrap();
+            let bound = bound.split('"').next().unwrap();
+            let count = line.split_once("} ").unwrap().1.split_whitespace().next().unwrap();
             let bound: f64 = if bound == "+Inf" { 1_000.0 } else { bound.parse().unwrap() };
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "milliseconds")]
             let bound = (bound * 1_000.0) as u64;
@@ -218,8 +228,13 @@ impl Fleet {
         }
         let all = *counts.values().next_back().unwrap();
         let holds = |share: u64| counts.iter().find(|(_, count)| **count >= all - all / share).unwrap();
-        println!("    | {all} calls to MercadoLibre: half below {} ms, 99 % below {} ms, 99.9 % below {} ms, all below {} ms",
-            holds(2).0, holds(100).0, holds(1_000).0, holds(u64::MAX).0);
+        println!(
+            "    | {all} calls to MercadoLibre: half below {} ms, 99 % below {} ms, 99.9 % below {} ms, all below {} ms",
+            holds(2).0,
+            holds(100).0,
+            holds(1_000).0,
+            holds(u64::MAX).0
+        );
         Duration::from_millis(*holds(1_000).0)
     }
 
@@ -233,7 +248,7 @@ impl Fleet {
             assert!(count > 0.0, "{name}");
         }
         let alone: Vec<&str> = page.lines().filter(|line| line.starts_with("rate_limit_local{")).collect();
-        assert!(alone.iter().all(|line| line.ends_with(" 0")), "all share again at the end: {alone:?}");
+        assert!(alone.iter().all(|line| line.ends_with(" 0.0")), "all share again at the end: {alone:?}");
     }
 }
 

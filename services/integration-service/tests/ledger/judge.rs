@@ -27,7 +27,8 @@ fn busiest(mut times: Vec<i64>, window: Duration) -> (usize, i64) {
 
 /// Our calls: not the browser's consent, and not what MercadoLibre sent.
 fn calls(entries: &[Value]) -> impl Iterator<Item = &Value> {
-    let ours = |entry: &&Value| entry["endpoint"] != "notification" && entry["endpoint"] != "oauth.authorization";
+    let ours =
+        |entry: &&Value| entry["endpoint"] != "notification" && entry["endpoint"] != "oauth.authorization";
     entries.iter().filter(ours)
 }
 
@@ -51,7 +52,13 @@ pub(crate) fn quotas(entries: &[Value], tolerance: Duration) {
     let seller = of_sellers.values().map(|times| busiest(times.clone(), window)).max().unwrap();
     let seller_strictly = of_sellers.values().map(|times| busiest(times.clone(), WINDOW).0).max().unwrap();
     let strictly = busiest(all.clone(), WINDOW).0;
-    println!("    | {} calls, {} sellers; fullest window {} ({strictly} without tolerance) of {ML_API}, of a seller {} ({seller_strictly}) of {USER}; tolerance {tolerance:?}", all.len(), of_sellers.len(), most.0, seller.0);
+    println!(
+        "    | {} calls, {} sellers; fullest window {} ({strictly} without tolerance) of {ML_API}, of a seller {} ({seller_strictly}) of {USER}; tolerance {tolerance:?}",
+        all.len(),
+        of_sellers.len(),
+        most.0,
+        seller.0
+    );
     assert!(most.0 <= ML_API.min(GLOBAL), "{} calls in the window that ends at {}", most.0, most.1);
     assert!(seller.0 <= USER, "{} calls of a seller in the window that ends at {}", seller.0, seller.1);
     // The proof is worth something only where the quota was asked for.
@@ -86,8 +93,13 @@ pub(crate) fn notifications(entries: &[Value]) {
     let again = sent.iter().filter(|entry| entry["detail"]["attempt"].as_u64() > Some(1)).count();
     let mut times: Vec<u64> = sent.iter().map(|entry| entry["detail"]["ack_ms"].as_u64().unwrap()).collect();
     times.sort_unstable();
-    println!("    | {} notifications sent, {again} of them again; acknowledged in {} ms at the median, {} ms at 99 %, {} ms at most",
-        sent.len(), times[times.len() / 2], times[times.len() * 99 / 100], times[times.len() - 1]);
+    println!(
+        "    | {} notifications sent, {again} of them again; acknowledged in {} ms at the median, {} ms at 99 %, {} ms at most",
+        sent.len(),
+        times[times.len() / 2],
+        times[times.len() * 99 / 100],
+        times[times.len() - 1]
+    );
     assert!(sent.len() > 50, "{} notifications", sent.len());
     assert_eq!(unacknowledged(entries), BTreeSet::new());
 }
@@ -157,7 +169,8 @@ async fn token_of(fleet: &Fleet, seller: u64) -> String {
     let path = format!(
         "/authorization?response_type=code&client_id=app&redirect_uri={redirect}&state=s&sim_seller={seller}"
     );
-    let consent: Value = fleet.sim.get(&path, &[("accept", "application/json")]).await.unwrap().json().unwrap();
+    let consent: Value =
+        fleet.sim.get(&path, &[("accept", "application/json")]).await.unwrap().json().unwrap();
     let form = [
         ("grant_type", "authorization_code"),
         ("client_id", "app"),

@@ -15,6 +15,8 @@ use crate::fleet::{Fleet, REDIRECT};
 
 /// Workers of each user: more than its quota lets through.
 const WORKERS: usize = 3;
+/// The first users do nothing but synchronise.
+const SYNCHRONISERS: usize = 2;
 /// Pause between two requests of a worker, and after one that was turned away.
 const PAUSE: Duration = Duration::from_millis(20);
 /// A listing is repeated until it is answered for good.
@@ -45,6 +47,7 @@ pub(crate) struct Traffic {
     answers: Mutex<BTreeMap<(&'static str, u16, String), u64>>,
     slowest: Mutex<(Duration, &'static str)>,
     dice: AtomicU64,
+    begun: Instant,
 }
 
 /// Draws numbers that look random and come again in every run.
@@ -63,7 +66,8 @@ impl Traffic {
             let id = Uuid::new_v4();
             let bearer = fleet.identity.bearer(id, "default").unwrap();
             let redirect = REDIRECT.replace(':', "%3A").replace('/', "%2F");
-            let path = format!("/authorization?response_type=code&client_id=app&redirect_uri={redirect}&state=s");
+            let path =
+                format!("/authorization?response_type=code&client_id=app&redirect_uri={redirect}&state=s");
             let consent: Value =
                 fleet.sim.get(&path, &[("accept", "application/json")]).await.unwrap().json().unwrap();
             let body = json!({
@@ -76,7 +80,8 @@ impl Traffic {
                 .unwrap();
             assert_eq!(answer.status.as_u16(), 201, "{:?}", answer.body);
             let page: Value = loop {
-                let asked = fleet.processes[0].get("/ml/items?limit=100", &[("authorization", &bearer)]).await;
+                let asked =
+                    fleet.processes[0].get("/ml/items?limit=100", &[("authorization", &bearer)]).await;
                 let asked = asked.unwrap();
                 if asked.status.as_u16() == 200 {
                     break asked.json().unwrap();
@@ -96,6 +101,7 @@ impl Traffic {
             answers: Mutex::default(),
             slowest: Mutex::default(),
             dice: AtomicU64::new(7),
+            begun: Instant::now(),
         })
     }
 
@@ -115,6 +121,16 @@ impl Traffic {
             }
             let items = &self.users[user].items;
             let item = format!("/ml/items/{}", items[draw(&self.dice, items.len())]);
+            // A synchronisation needs several calls at once, which bulk work gets only of a quota that is not used up.
+            if user < SYNCHRONISERS {
+                self.ask("sync", user, Method::POST, "/ml/items/sync", Some(&json!({})), &[]).await;
+                tokio::time::sleep(25 * PAUSE).await;
+                continue;
+            }
+            // Neither does it get one where the API's own limit is used up: every few seconds there is less to do.
+            if self.begun.elapsed().as_secs() % 8 < 3 {
+                tokio::time::sleep(15 * PAUSE).await;
+            }
             let status = match draw(&self.dice, 100) {
                 0..40 => self.ask("list", user, Method::GET, "/ml/items?limit=5", None, &[]).await.0,
                 40..70 => self.ask("read", user, Method::GET, &item, None, &[]).await.0,
@@ -122,7 +138,10 @@ impl Traffic {
                     let price = json!({ "price": 100 + draw(&self.dice, 100_000) });
                     self.ask("change", user, Method::PUT, &item, Some(&price), &[]).await.0
                 }
-                88..94 => self.ask("sync", user, Method::POST, "/ml/items/sync", Some(&json!({})), &[]).await.0,
+                88..92 => {
+                    self.ask("sync", user, Method::POST, "/ml/items/sync", Some(&json!({})), &[]).await.0
+                }
+                92..97 => self.ask("read", user, Method::GET, "/ml/items/MLA1", None, &[]).await.0,
                 _ => self.list_new(user).await,
             };
             if status >= 400 {
@@ -221,6 +240,8 @@ impl Traffic {
         for ((what, status, error), count) in &*answers {
             let fits = match *status {
                 200..300 => true,
+                // Items that are not the user's.
+                403 | 404 => *what == "read",
                 429 => error == "rate_limited" || error == "ml_rate_limited",
                 409 => *what == "create" && error == "in_flight",
                 502 => error == "listing_in_doubt" || error == "ml_error" || error.starts_with("ml_"),

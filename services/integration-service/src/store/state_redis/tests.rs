@@ -97,7 +97,8 @@ fn the_script_does_what_the_model_does() {
                 Step::Sleep(ms) => runtime.block_on(wait(Duration::from_millis(ms))),
                 Step::Charge(limit, calls) => {
                     let rate = rates[limit];
-                    let look = || runtime.block_on(limits.buckets(vec![(key(limit), rate.window_us)])).unwrap();
+                    let look =
+                        || runtime.block_on(limits.buckets(vec![(key(limit), rate.window_us)])).unwrap();
                     let known = model.get(&limit).copied().unwrap_or_default();
                     let (before, _) = look();
                     let owed = Owed { key: key(limit), rate, calls };
@@ -105,18 +106,18 @@ fn the_script_does_what_the_model_does() {
                     let (after, state) = look();
                     // The script does not tell when it was; what it wrote does.
                     let then = state[0].tat_us - i64::from(calls) * rate.interval_us;
-                    prop_assert!(then == known.tat_us || (before..=after).contains(&then), "{then} {known:?}");
+                    prop_assert!(
+                        then == known.tat_us || (before..=after).contains(&then),
+                        "{then} {known:?}"
+                    );
                     let now = then.clamp(before, after);
                     let charged = known.charged(rate, calls, now);
                     prop_assert_eq!(charged.tat_us, state[0].tat_us);
                     model.insert(limit, state[0]);
                 }
                 Step::Take(chosen, reserve) => {
-                    let takes = chosen.iter().map(|limit| Take {
-                        key: key(*limit),
-                        rate: rates[*limit],
-                        reserve,
-                    });
+                    let takes =
+                        chosen.iter().map(|limit| Take { key: key(*limit), rate: rates[*limit], reserve });
                     let taken = runtime.block_on(limits.take(takes.collect())).unwrap();
                     let (Taken::Granted { now_us, .. } | Taken::Denied { now_us, .. }) = taken else {
                         panic!("{taken:?}")
@@ -362,7 +363,8 @@ async fn who_listens_hears_of_invalidations_and_of_gaps() {
     let (sender, mut heard) = tokio::sync::mpsc::unbounded_channel();
     let listener = cache.clone();
     let task = tokio::spawn(async move { listener.listen(&move |what| sender.send(what).unwrap()).await });
-    let mut next = async || tokio::time::timeout(Duration::from_secs(10), heard.recv()).await.unwrap().unwrap();
+    let mut next =
+        async || tokio::time::timeout(Duration::from_secs(10), heard.recv()).await.unwrap().unwrap();
     assert_eq!(next().await, Heard::Gap);
     cache.invalidate("k", "s", 0).await.unwrap();
     assert_eq!(next().await, Heard::Dropped("k".into()));
