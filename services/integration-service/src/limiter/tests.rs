@@ -1,10 +1,12 @@
 //! The limiter over the embedded store: shared between replicas, all or none, with a local share in need.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use jiff::Timestamp;
 
 use super::*;
 use crate::store::tests::Bench;
-use crate::store::{Millis, Owed, StoreError};
+use crate::store::{Millis, Owed, Rejoined, SqliteState, StoreError};
 
 const LIMITS: Limits = Limits {
     global: 1_000,
@@ -118,6 +120,37 @@ impl LimitStore for Away {
     }
 }
 
+/// The embedded store, that goes away and comes back.
+struct Flaky {
+    store: Arc<SqliteState>,
+    away: AtomicBool,
+}
+
+impl Flaky {
+    fn reached(&self) -> Result<&SqliteState, StoreError> {
+        if self.away.load(Ordering::SeqCst) { Err(away()) } else { Ok(&self.store) }
+    }
+}
+
+#[async_trait::async_trait]
+impl LimitStore for Flaky {
+    async fn reachable(&self) -> Result<(), String> {
+        Ok(())
+    }
+    async fn take(&self, limits: Vec<Take>) -> Result<Taken, StoreError> {
+        self.reached()?.take(limits).await
+    }
+    async fn rejoin(&self, away: Duration, owed: Vec<Owed>) -> Result<Rejoined, StoreError> {
+        self.reached()?.rejoin(away, owed).await
+    }
+    async fn buckets(&self, keys: Vec<(String, i64)>) -> Result<(i64, Vec<Bucket>), StoreError> {
+        self.reached()?.buckets(keys).await
+    }
+    async fn purge(&self, now: Millis) -> Result<(), StoreError> {
+        LimitStore::purge(self.reached()?, now).await
+    }
+}
+
 fn away() -> StoreError {
     StoreError { operation: "reach the store", busy: true, source: "away".into() }
 }
@@ -137,4 +170,25 @@ async fn without_the_store_each_process_has_its_share_and_no_more() {
     assert!((200..=225).contains(&passed), "{passed}");
     assert_eq!(metrics.limit_fallbacks.get(&["redis"]), 7_200);
     assert!(limiter.usage().await.is_none());
+}
+
+#[tokio::test]
+async fn what_was_granted_alone_is_charged_when_the_store_is_back() {
+    let bench = Bench::new().await;
+    let store = Arc::new(Flaky { store: Arc::clone(&bench.state), away: AtomicBool::new(false) });
+    let limits = Limits { user: 4_000, ..LIMITS };
+    let limiter = Limiter::new(store.clone(), limits, bench.clock.clone(), bench.metrics.clone());
+    let user = Uuid::new_v4();
+    assert_eq!(granted(&limiter, user, Lane::Critical, 3).await, 3);
+    store.away.store(true, Ordering::SeqCst);
+    assert_eq!(granted(&limiter, user, Lane::Critical, 3).await, 0, "the share begins empty");
+    assert!((bench.metrics.limits_alone.get(&["redis"]) - 1.0).abs() < 1e-9);
+    // A quarter of 880 an hour beside the burst: one each 16.4 s, up to five at once.
+    bench.hand.advance(Duration::from_secs(70));
+    assert_eq!(granted(&limiter, user, Lane::Critical, 9).await, 4);
+    store.away.store(false, Ordering::SeqCst);
+    assert_eq!(granted(&limiter, user, Lane::Critical, 1).await, 1);
+    let [global, user, ml_api] = limiter.usage().await.unwrap();
+    assert_eq!((global.remaining, user.remaining, ml_api.remaining), (992, 3_992, 892));
+    assert!(bench.metrics.limits_alone.get(&["redis"]).abs() < 1e-9);
 }

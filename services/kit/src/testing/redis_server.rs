@@ -49,6 +49,7 @@ impl RedisServer {
     ///
     /// # Errors
     /// As [`RedisServer::start`].
+    #[expect(clippy::disallowed_methods, reason = "a program starts in real time, also under a paused clock")]
     pub fn run(&mut self) -> Result<(), Failure> {
         self.kill();
         let mut command = Command::new("redis-server");
