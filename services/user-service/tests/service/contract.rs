@@ -237,6 +237,35 @@ mod redis {
         assert!((1..=3_600_000).contains(&life), "{life}");
     }
 
+    #[tokio::test]
+    #[ignore = "needs a real server: make e2e-services"]
+    async fn failures_of_an_outage_still_count_when_the_server_is_back() {
+        let mut server = service_kit::testing::RedisServer::start(&[]).unwrap();
+        let store = RedisThrottle::new(Redis::new("redis", &server.url(), DEADLINE).unwrap());
+        let (clock, _hand) = service_kit::Clock::manual(at(0));
+        let throttle =
+            Throttle::new(Arc::new(store.clone()), clock, Metrics::new(&service_kit::Metrics::new()));
+        let ana = ThrottleKey::account(&Email::parse("ana@example.com").unwrap());
+        for _ in 0..3 {
+            throttle.failed(&[ana]).await;
+        }
+        server.kill();
+        for _ in 0..3 {
+            throttle.failed(&[ana]).await;
+        }
+        let six = Some(Duration::from_secs(1));
+        assert_eq!(throttle.wait(&[ana]).await, six, "three before and three in the outage");
+        server.run().unwrap();
+        let back = async || store.tallies(&[ana]).await.ok();
+        let tallies = service_kit::testing::eventually("an answer", back).await;
+        assert_eq!(tallies, [None], "it kept nothing");
+        assert_eq!(throttle.wait(&[ana]).await, six);
+        throttle.failed(&[ana]).await;
+        assert_eq!(throttle.wait(&[ana]).await, Some(Duration::from_secs(2)), "and goes on from there");
+        throttle.succeeded(&ana).await;
+        assert_eq!(throttle.wait(&[ana]).await, None);
+    }
+
     /// Nobody listens there.
     #[tokio::test]
     async fn without_its_server_each_process_counts_by_itself() {
