@@ -199,9 +199,13 @@ impl Inbox {
             let span = trace::open("take in a notification", Kind::Consumer);
             let settled = match trace::work(span, self.take_in(ml_user_id, &resource, received)).await {
                 Ok(()) => Settled::Done,
-                Err(error) if error.is_transient() && attempt < ATTEMPTS => {
-                    let wait =
-                        error.retry_after().unwrap_or_default().max(Duration::from_secs(1 << attempt.min(9)));
+                // That MercadoLibre could not be asked for now says nothing about the notification: it waits as long as
+                // it was told, however often that is.
+                Err(error)
+                    if error.is_transient() && (attempt < ATTEMPTS || error.retry_after().is_some()) =>
+                {
+                    let wait = error.retry_after().unwrap_or(Duration::from_secs(1 << attempt.min(9)));
+                    let wait = wait.max(Duration::from_secs(1));
                     let wait = Millis::try_from(wait.as_millis()).unwrap_or(Millis::MAX / 2);
                     Settled::Later(self.now() + wait, error.to_string())
                 }

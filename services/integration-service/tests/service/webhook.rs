@@ -167,3 +167,27 @@ async fn what_the_catalog_refuses_for_good_is_not_tried_again() {
     bench.catalog_answers(503, refusal("store_unavailable"));
     assert_eq!(sync().await.status.as_u16(), 503);
 }
+
+#[tokio::test]
+async fn a_mercadolibre_that_cannot_be_asked_for_long_costs_no_notification() {
+    let mut bench = Bench::new().await;
+    let (user, seller) = bench.connected().await;
+    let resource = format!("/items/{}", bench.ids(&user).await[0]);
+    let hold = async |word: &str| {
+        let answer =
+            bench.internal(Method::POST, "/internal/ml/breakers/items", &json!({ "hold": word })).await;
+        assert_eq!(answer.status.as_u16(), 204);
+    };
+    hold("open").await;
+    // More often than a notification is tried that MercadoLibre does answer; each new one wakes the worker.
+    for turn in 1..=12 {
+        let id = format!("n{turn}");
+        assert_eq!(post(&bench, &path(), &notification(&id, seller, &resource)).await, 200);
+        until(&bench, "retried", &(turn * (turn + 1) / 2).to_string()).await;
+        bench.hand.advance(Duration::from_secs(3_600));
+    }
+    hold("auto").await;
+    assert_eq!(bench.upsert().await["source"], "webhook");
+    until(&bench, "done", "12").await;
+    assert_eq!(counted(&bench, "dead").await, "0");
+}
