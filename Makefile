@@ -35,9 +35,10 @@ e2e-services: ## The services on real PostgreSQL, Redis, Kafka and a stand-in fo
 	bash tests/requirements.sh services
 	bash tests/run.sh e2e-services
 
-stores: requirements ## Start those servers for a person, and print their addresses until Ctrl-C
+stores: ## Start those servers for a person (ONLY=postgresql,redis), and print their addresses until Ctrl-C
+	@bash tests/requirements.sh >&2
 	@$(CARGO) build -q -p mlctl-tests --bin stores
-	@$${CARGO_TARGET_DIR:-target}/debug/stores up
+	@$${CARGO_TARGET_DIR:-target}/debug/stores up $(if $(ONLY),--only $(ONLY))
 
 soak: requirements ## Random kills and rollouts for MLCTL_SOAK_MINUTES (10)
 	MLCTL_TEST_LENGTH=full MLCTL_SOAK_MINUTES=$${MLCTL_SOAK_MINUTES:-10} \

@@ -61,7 +61,8 @@ pub struct Settings {
     pub operator_token: Option<SharedToken>,
     /// `ML_AUTH_URL`, `ML_CLIENT_ID`, `ML_REDIRECT_URI`.
     pub consent: ConsentPage,
-    /// `PASSWORD_HASH_WORKERS`: parallel password hashes, by default one per core.
+    /// `PASSWORD_HASH_WORKERS`: parallel password hashes, by default one per core but one: a flood of logins
+    /// leaves that core to everybody else.
     pub hash_workers: usize,
     /// `PASSWORD_HASH_QUEUE`: hashes that may wait, by default 32 per worker.
     pub hash_queue: usize,
@@ -90,7 +91,7 @@ impl Configuration for Settings {
             web_address(text).map(|_| text.to_owned())
         });
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get) as u64;
-        let hash_workers = env.number_or("PASSWORD_HASH_WORKERS", cores.min(64), 1..=64);
+        let hash_workers = env.number_or("PASSWORD_HASH_WORKERS", (cores - 1).clamp(1, 64), 1..=64);
         let hash_queue =
             env.number_or("PASSWORD_HASH_QUEUE", hash_workers.unwrap_or(1) * QUEUE_PER_WORKER, 0..=4096);
         Some(Self {

@@ -8,8 +8,8 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::program::{Program, wrapped};
-use super::redis::{asked, folder};
-use super::{KAFKA_BROKERS, Store, cache};
+use super::redis::asked;
+use super::{KAFKA_BROKERS, Store, cache, folder};
 use crate::{free_ports, pause, repository};
 
 /// The version of `tests/stores/kafka/pom.xml`; the cache keeps one folder a version.
@@ -36,7 +36,7 @@ impl Kafka {
     /// No Java, its jars cannot be had, or it does not answer.
     pub fn start() -> Result<Self, String> {
         let jars = prepare()?;
-        let folder = folder("kafka")?;
+        let folder = folder::new("kafka")?;
         let ports = free_ports(2);
         let (port, controller) = (ports[0], ports[1]);
         let properties = folder.path().join("server.properties");

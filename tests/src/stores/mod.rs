@@ -17,6 +17,7 @@
 use std::path::PathBuf;
 
 mod cache;
+mod folder;
 mod kafka;
 mod mongodb;
 mod postgresql;
@@ -25,6 +26,7 @@ mod redis;
 mod sets;
 
 pub use cache::{interrupt, place};
+pub use folder::sweep;
 pub use kafka::Kafka;
 pub use mongodb::Mongodb;
 pub use postgresql::Postgresql;

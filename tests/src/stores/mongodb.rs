@@ -11,12 +11,14 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::program::{Program, is_root, wrapped};
-use super::redis::{asked, folder};
-use super::{MONGODB_URL, Store, cache, postgresql};
+use super::redis::asked;
+use super::{MONGODB_URL, Store, cache, folder, postgresql};
 use crate::free_ports;
 
 const VERSION: &str = "v2.7.0";
 const MODULE: &str = "github.com/FerretDB/FerretDB/v2";
+/// The chroot's name in the cache.
+pub(crate) const CHROOT: &str = "documentdb-pg18";
 /// Where Debian's packages put PostgreSQL 18 inside the chroot.
 const BIN: &str = "/usr/lib/postgresql/18/bin";
 /// Time to answer after its start.
@@ -41,10 +43,9 @@ impl Mongodb {
         let ports = free_ports(3);
         let (port, keeper_port) = (ports[0], ports[1]);
         // The documents lie inside the chroot, whose root is another one for the server that keeps them.
-        let inside = tempfile::Builder::new().prefix("mlctl-stores-documents-").tempdir_in(root.join("srv"));
-        let inside = inside.map_err(|error| format!("DocumentDB: making a temporary folder: {error}"))?;
+        let inside = folder::new_in(&root.join("srv"), "documents")?;
         super::program::give_away(inside.path())?;
-        let folder = folder("mongodb")?;
+        let folder = folder::new("mongodb")?;
         let data = Path::new("/srv").join(inside.path().file_name().unwrap()).join("data");
         let bin = Path::new(BIN);
         postgresql::init(bin, &data, &folder.path().join("initdb.log"), Some(&root))?;
@@ -157,7 +158,7 @@ fn ferretdb() -> Result<PathBuf, String> {
 fn chroot() -> Result<PathBuf, String> {
     let talk =
         "making a chroot of Debian sid with PostgreSQL 18 and DocumentDB, once (700 MB, two to four minutes)";
-    cache::cached("documentdb-pg18", talk, |folder| {
+    cache::cached(CHROOT, talk, |folder| {
         let mut command = Command::new("mmdebstrap");
         command.args(["--variant=minbase", "--include=postgresql-18-documentdb"]);
         // Its list of packages can be past its date: unstable has no promise to keep.

@@ -8,8 +8,8 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::program::{Program, give_away, wrapped};
-use super::redis::{asked, folder};
-use super::{POSTGRESQL_URL, Store, cache};
+use super::redis::asked;
+use super::{POSTGRESQL_URL, Store, cache, folder};
 use crate::free_ports;
 
 /// Time to answer after its start; recovery after a kill is part of it.
@@ -32,7 +32,7 @@ impl Postgresql {
     /// No PostgreSQL on this machine, or it does not answer.
     pub fn start() -> Result<Self, String> {
         let bin = installed()?;
-        let folder = folder("postgresql")?;
+        let folder = folder::new("postgresql")?;
         give_away(folder.path())?;
         let data = folder.path().join("data");
         init(&bin, &data, &folder.path().join("initdb.log"), None)?;

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::program::{Program, give_away, wrapped};
-use super::{REDIS_URL, Store};
+use super::{REDIS_URL, Store, folder};
 use crate::free_ports;
 
 /// Databases it has, so that each test takes one of its own.
@@ -41,7 +41,7 @@ impl Redis {
     /// # Errors
     /// No `redis-server`, a setting it does not take, or it does not answer.
     pub fn start_with(settings: &[(&str, &str)]) -> Result<Self, String> {
-        let folder = folder("redis")?;
+        let folder = folder::new("redis")?;
         give_away(folder.path())?;
         let port = free_ports(1)[0];
         let number = port.to_string();
@@ -96,14 +96,6 @@ impl Store for Redis {
     fn variables(&self) -> Vec<(&'static str, String)> {
         vec![(REDIS_URL, self.url()), ("REDIS_URL", self.url())]
     }
-}
-
-/// Returns a new folder that everybody may pass through.
-pub(crate) fn folder(name: &str) -> Result<TempDir, String> {
-    tempfile::Builder::new()
-        .prefix(&format!("mlctl-stores-{name}-"))
-        .tempdir()
-        .map_err(|error| format!("{name}: making a temporary folder: {error}"))
 }
 
 fn answers(port: u16) -> Result<(), String> {

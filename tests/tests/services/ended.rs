@@ -70,12 +70,23 @@ fn whoever_kills_it_kills_the_servers() {
         std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "sleep")
     });
     let command = *command.unwrap();
+    let own = child.id();
     child.kill().unwrap();
     child.wait().unwrap();
     // The command itself is the caller's: it fails by itself without its servers.
     let servers: Vec<i32> = others.into_iter().filter(|pid| *pid != command).collect();
     are_gone(&servers);
     mlctl_tests::kill(command);
+
+    // It had no time to remove its folders: whoever starts a server next does.
+    let is_left = |entry: std::io::Result<std::fs::DirEntry>| {
+        let name = entry.unwrap().file_name().to_string_lossy().into_owned();
+        name.starts_with(&format!("mlctl-stores-{own}-"))
+    };
+    let left = || std::fs::read_dir(std::env::temp_dir()).unwrap().map(is_left).filter(|left| *left).count();
+    assert_eq!(left(), 2, "PostgreSQL's and Redis's");
+    mlctl_tests::stores::sweep();
+    assert_eq!(left(), 0);
 }
 
 #[test]
@@ -91,6 +102,7 @@ fn it_ends_with_its_parent() {
     parent.kill().unwrap();
     parent.wait().unwrap();
     are_gone(&all);
+    mlctl_tests::stores::sweep();
 }
 
 #[test]

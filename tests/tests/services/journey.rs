@@ -17,6 +17,19 @@ fn journey(gateway: &str) -> Result<String, String> {
     client(60, &["bash", &script, gateway])
 }
 
+/// Tries until the journey is made: services find their stores, and limits open, a moment after they are there.
+#[track_caller]
+fn served(gateway: &str) -> String {
+    let began = Instant::now();
+    loop {
+        match journey(gateway) {
+            Ok(told) => return told,
+            Err(reason) => assert!(began.elapsed() < FOUND_AGAIN_WITHIN, "{reason}"),
+        }
+        pause(Duration::from_millis(500));
+    }
+}
+
 /// Returns a number that a line of the journey tells.
 fn told(journey: &str, step: &str) -> usize {
     let line = journey.lines().find(|line| line.starts_with(step)).unwrap();
@@ -40,13 +53,15 @@ fn a_user_is_served_by_real_stores_and_again_after_all_were_killed() {
     let count =
         |stores: &Stores, text: &str| -> usize { sql(&stores.database(), text).unwrap().parse().unwrap() };
 
-    let first = journey(system.gateway()).unwrap();
+    let began = Instant::now();
+    let first = served(system.gateway());
+    note(&format!("served by new stores after {:.1?}", began.elapsed()));
     first.lines().for_each(note);
     let items = told(&first, "sync");
 
     // What the stores themselves have of it.
-    assert_eq!(count(&stores, "select count(*) from users"), 1);
-    assert_eq!(count(&stores, "select count(*) from ml_accounts"), 1);
+    let users = count(&stores, "select count(*) from users");
+    assert!(users >= 1 && count(&stores, "select count(*) from ml_accounts") >= 1, "{users} users");
     let published = events(&stores);
     assert!(published > items, "{published} events of {items} items");
     let limits = redis(&stores.state.url(), &["dbsize"]).unwrap();
@@ -62,19 +77,13 @@ fn a_user_is_served_by_real_stores_and_again_after_all_were_killed() {
     assert!(journey(system.gateway()).is_err(), "somebody was served without a store");
     stores.each().into_iter().try_for_each(Store::restart).unwrap();
     let began = Instant::now();
-    let second = loop {
-        match journey(system.gateway()) {
-            Ok(told) => break told,
-            Err(reason) => assert!(began.elapsed() < FOUND_AGAIN_WITHIN, "{reason}"),
-        }
-        pause(Duration::from_millis(500));
-    };
+    let second = served(system.gateway());
     note(&format!("all stores killed and back: served again after {:.1?}", began.elapsed()));
     assert_eq!(told(&second, "sync"), items);
     system.lives();
 
     // The first user and what was counted of it are there still, and no event was lost or counted twice.
-    assert!(count(&stores, "select count(*) from users") >= 2);
+    assert!(count(&stores, "select count(*) from users") > users);
     let began = Instant::now();
     loop {
         let events = events(&stores);

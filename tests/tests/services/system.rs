@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mlctl_tests::stores::{Kafka, Mongodb, Postgresql, Program, Redis, Store, wrapped};
-use mlctl_tests::{free_ports, repository, service};
+use mlctl_tests::{free_ports, note, repository, service};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -94,7 +94,7 @@ pub(crate) struct System {
     programs: Vec<Program>,
     gateway: String,
     // After the programs: they end before it goes.
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl System {
@@ -135,7 +135,7 @@ impl System {
                 programs.push(program);
             }
         }
-        Self { programs, gateway, _folder: folder }
+        Self { programs, gateway, folder }
     }
 
     /// Returns the base URL of the gateway.
@@ -152,8 +152,23 @@ impl System {
     }
 }
 
+impl Drop for System {
+    fn drop(&mut self) {
+        // A test failed: what the services complained about is the evidence.
+        let logs = std::fs::read_dir(self.folder.path()).into_iter().flatten().filter_map(Result::ok);
+        let logs = logs.map(|entry| entry.path()).filter(|path| path.to_string_lossy().ends_with(".log"));
+        for path in logs.filter(|_| std::thread::panicking()) {
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            let complains = |line: &&str| line.contains("\"WARN\"") || line.contains("\"ERROR\"");
+            let lines: Vec<&str> = text.lines().filter(complains).collect();
+            let end = &lines[lines.len().saturating_sub(10)..];
+            note(&format!("what {} complains about:\n{}", path.display(), end.join("\n")));
+        }
+    }
+}
+
 /// No `EMBEDDED_DIR`: what has no server would refuse to start.
-fn environment(stores: &Stores, url: &dyn Fn(&str) -> String, gateway: &str) -> [String; 22] {
+fn environment(stores: &Stores, url: &dyn Fn(&str) -> String, gateway: &str) -> [String; 23] {
     let callback = format!("{gateway}/api/auth/ml/callback");
     [
         format!("DATABASE_URL={}", stores.database()),
@@ -176,6 +191,8 @@ fn environment(stores: &Stores, url: &dyn Fn(&str) -> String, gateway: &str) -> 
         "OPERATOR_TOKEN=test-operator-token".to_owned(),
         "WEBHOOK_SECRET=test-webhook-secret".to_owned(),
         "TOKEN_ENCRYPTION_KEY=AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".to_owned(),
+        // New books of limits begin empty, since they may be lost ones: in a window of an hour a user waits a minute.
+        "RATE_LIMIT_WINDOW_SECONDS=30".to_owned(),
         "MAX_REPLICAS=2".to_owned(),
         "LOG_LEVEL=info".to_owned(),
     ]
@@ -193,7 +210,7 @@ fn routes(url: impl Fn(&str) -> String) -> String {
     ];
     json!({
         "version": 1,
-        "services": services.map(|name| json!({"name": name, "upstream": url(name)})),
+        "services": services.map(|name| json!({"name": name, "upstream": url(name).replace("http://", "")})),
         "routes": routes.map(|(path, service, to)| json!({"path": path, "service": service, "to": to})),
     })
     .to_string()

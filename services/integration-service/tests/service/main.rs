@@ -6,6 +6,7 @@
     reason = "a test stops at the first surprise, also in what its cases share"
 )]
 
+mod attacks;
 mod bench;
 mod flood;
 mod journey;

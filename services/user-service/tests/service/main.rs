@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot prepare its world should stop there")]
 
 mod accounts;
+mod attacks;
 mod connections;
 mod contract;
 mod follow_ups;

@@ -146,22 +146,22 @@ impl User {
         let base = format!("http://{address}");
         let email = format!("bench-{}@example.com", std::process::id());
         let body = json!({"email": email, "password": PASSWORD});
-        expect(send("POST", &format!("{base}/api/auth/register"), &[], Some(&body)).await?, 201)?;
-        let login = expect(send("POST", &format!("{base}/api/auth/login"), &[], Some(&body)).await?, 200)?;
+        expect(&send("POST", &format!("{base}/api/auth/register"), &[], Some(&body)).await?, 201)?;
+        let login = expect(&send("POST", &format!("{base}/api/auth/login"), &[], Some(&body)).await?, 200)?;
         let bearer = format!("Bearer {}", login["access_token"].as_str().unwrap_or_default());
         let headers = [("authorization", bearer.as_str())];
-        let begun = expect(send("GET", &format!("{base}/api/auth/ml/connect"), &headers, None).await?, 200)?;
+        let begun = expect(&send("GET", &format!("{base}/api/auth/ml/connect"), &headers, None).await?, 200)?;
         let consent = send("GET", begun["authorize_url"].as_str().unwrap_or_default(), &[], None).await?;
         let callback =
             consent.headers.get("location").and_then(|value| value.to_str().ok()).unwrap_or_default();
-        expect(send("GET", callback, &headers, None).await?, 200)?;
-        let items = expect(send("GET", &format!("{base}/api/ml/items"), &headers, None).await?, 200)?;
+        expect(&send("GET", callback, &headers, None).await?, 200)?;
+        let items = expect(&send("GET", &format!("{base}/api/ml/items"), &headers, None).await?, 200)?;
         let item = items["results"][0].as_str().unwrap_or_default().to_owned();
         Ok(Self { email, bearer, item })
     }
 }
 
-fn expect(answer: mlctl_tests::Answer, status: u16) -> Result<Value, String> {
+fn expect(answer: &mlctl_tests::Answer, status: u16) -> Result<Value, String> {
     if answer.status == status {
         Ok(answer.json())
     } else {

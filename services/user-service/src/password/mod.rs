@@ -1,9 +1,11 @@
 //! Password hashing with a bound on its cost.
 //!
 //! One argon2id hash costs as much as about 1,500 ordinary requests and 19 MiB, so a login flood on an unbounded
-//! thread pool is an out-of-memory kill. [`Hasher`] therefore has as many workers as cores, each with a block buffer
+//! thread pool is an out-of-memory kill. [`Hasher`] therefore has fewer workers than cores, each with a block buffer
 //! that is kept between hashes (half of the cost of a fresh one is page faults), and a short queue before them; a
 //! caller beyond the queue is told to come back.
+
+mod workers;
 
 use std::sync::Arc;
 
@@ -12,6 +14,8 @@ use argon2::{Algorithm, Argon2, Block, Params, PasswordHash, Version};
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use self::workers::Workers;
 
 use crate::account::Password;
 use crate::metrics::{HashOutcome, Metrics};
@@ -53,6 +57,9 @@ pub enum HashError {
     /// The parameters are out of argon2's range, or a stored hash is not one of ours.
     #[error("cannot compute an argon2id hash: {0}")]
     Argon2(String),
+    /// A worker's thread could not be started.
+    #[error("cannot start a thread for hashing passwords")]
+    Thread(#[source] std::io::Error),
     /// The worker ended without an answer.
     #[error("the password worker stopped before it answered")]
     WorkerLost,
@@ -83,6 +90,7 @@ struct Shared {
     capacity: usize,
     /// One permit per worker.
     workers: Arc<Semaphore>,
+    threads: Workers,
     buffers: Mutex<Vec<Vec<Block>>>,
     /// Compared against when there is no account, so that the answer takes as long.
     dummy: PasswordHash,
@@ -114,12 +122,14 @@ impl Hasher {
         let mut noise = [0; HASH_BYTES];
         entropy.fill(&mut noise)?;
         let dummy = encode(&params, &noise[..SALT_BYTES], &noise)?;
+        let threads = Workers::start(workers).map_err(HashError::Thread)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 params,
                 places: Arc::new(Semaphore::new(workers + queue)),
                 capacity: workers + queue,
                 workers: Arc::new(Semaphore::new(workers)),
+                threads,
                 buffers: Mutex::new(Vec::with_capacity(workers)),
                 dummy,
                 entropy,
@@ -137,11 +147,13 @@ impl Hasher {
         self.shared.entropy.fill(&mut salt)?;
         let turn = self.turn().await?;
         let (shared, password) = (Arc::clone(&self.shared), password.clone());
-        compute(move || {
-            let hash = shared.argon2id(turn, &shared.params, &salt, &password, HASH_BYTES)?;
-            encode(&shared.params, &salt, &hash).map(|phc| phc.to_string())
-        })
-        .await
+        self.shared
+            .threads
+            .compute(move || {
+                let hash = shared.argon2id(turn, &shared.params, &salt, &password, HASH_BYTES)?;
+                encode(&shared.params, &salt, &hash).map(|phc| phc.to_string())
+            })
+            .await
     }
 
     /// Compares a password with a stored PHC string. Without one (no such account) the same work is done for nothing,
@@ -157,7 +169,7 @@ impl Hasher {
         let account_exists = stored.is_some();
         let turn = self.turn().await?;
         let (shared, password) = (Arc::clone(&self.shared), password.clone());
-        compute(move || shared.compare(turn, &password, &expected, account_exists)).await
+        self.shared.threads.compute(move || shared.compare(turn, &password, &expected, account_exists)).await
     }
 
     /// Waits for a worker, unless the queue is full.
@@ -222,13 +234,6 @@ impl Shared {
         self.metrics.password_hash(HashOutcome::Computed);
         Ok(out)
     }
-}
-
-/// Runs one hash on a blocking thread; the semaphores bound how many there are.
-async fn compute<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, HashError> + Send + 'static,
-) -> Result<T, HashError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| HashError::WorkerLost)?
 }
 
 /// Writes a hash as `$argon2id$v=19$m=..,t=..,p=..$salt$hash`.
@@ -351,11 +356,18 @@ mod tests {
         let shared = Arc::clone(&hasher.shared);
         let (go, wait) = std::sync::mpsc::channel::<()>();
         let (started, begun) = tokio::sync::oneshot::channel();
-        let abandoned = tokio::spawn(compute(move || {
-            let _ = started.send(());
-            let _ = wait.recv();
-            shared.argon2id(turn, &shared.params, &[1; SALT_BYTES], &password("abandoned"), HASH_BYTES)
-        }));
+        let abandoned = tokio::spawn({
+            let crew = Arc::clone(&shared);
+            async move {
+                let password = password("abandoned");
+                let hash = move || {
+                    let _ = started.send(());
+                    let _ = wait.recv();
+                    shared.argon2id(turn, &shared.params, &[1; SALT_BYTES], &password, HASH_BYTES)
+                };
+                crew.threads.compute(hash).await
+            }
+        });
         begun.await.unwrap();
         abandoned.abort();
         let _ = abandoned.await;
